@@ -1,0 +1,199 @@
+//! The resolved environment: every default applied, every name checked. What the rest of the program knows of `deploy.toml`.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::op::Command;
+use crate::tree::TreePath;
+
+/// An absolute path on a host, of characters that need no quoting anywhere: letters, digits and `/._-+@`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPath(String);
+
+/// Says why a text is not a path on a host.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an absolute path of letters, digits and `/._-+@` without `..`")]
+pub struct HostPathError(pub String);
+
+impl HostPath {
+    /// Checks `text`; a final slash is dropped.
+    ///
+    /// # Errors
+    /// The path is relative, is `/` itself, has an empty, `.` or `..` component, or a character that some shell would act on.
+    pub fn new(text: &str) -> Result<Self, HostPathError> {
+        let refused = || HostPathError(text.to_owned());
+        let trimmed = text.strip_suffix('/').unwrap_or(text);
+        let names = trimmed.strip_prefix('/').ok_or_else(refused)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+@".contains(c);
+        let names_are_names = names.split('/').all(|name| !matches!(name, "" | "." | ".."));
+        if names_are_names && names.chars().all(plain) && text.len() < 1024 { Ok(Self(trimmed.to_owned())) } else { Err(refused()) }
+    }
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for HostPath {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(&self.0)
+    }
+}
+
+/// One environment, ready to be worked on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Environment {
+    pub project: String,
+    pub name: String,
+    pub source: Source,
+    /// In the order of the file, unique by name.
+    pub targets: Vec<Target>,
+    pub root: HostPath,
+    /// What `deploy` takes without `--rev`.
+    pub rev: Option<String>,
+    pub protected: bool,
+    pub keep_releases: u32,
+    pub group: Option<String>,
+    pub shared: Shared,
+    pub cache: Option<Cache>,
+    pub build: Option<Build>,
+    pub activate: Option<Run>,
+    pub check: Option<Check>,
+    pub confirm_within: Duration,
+    /// Cumulative sizes of the activation waves, as written: `1`, `25%`, `100%`.
+    pub waves: Vec<String>,
+    pub on_failure: OnFailure,
+    pub on_unreachable: OnUnreachable,
+    /// Failed hosts that lift the barrier: `0`, `2`, `10%`.
+    pub max_failures: String,
+    pub parallel: usize,
+    pub connect: Connect,
+    /// Where `deploy.toml` lies: relative local paths start there.
+    pub directory: PathBuf,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// A path (relative to `deploy.toml`) or a URL.
+    pub git: String,
+    /// One directory of a monorepo.
+    pub path: Option<TreePath>,
+    pub submodules: bool,
+    pub lfs: bool,
+}
+
+/// One host as the file names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// What people see and select. `local` is this machine.
+    pub name: String,
+    /// What is connected to; the name where the file gives no other.
+    pub address: String,
+    pub user: Option<String>,
+    pub port: Option<u16>,
+    pub roles: Vec<String>,
+    pub session: Option<SessionKind>,
+}
+
+/// What opens the byte pipe to a helper.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SessionKind {
+    Ssh2,
+    Openssh,
+    Local,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Shared {
+    pub directories: Vec<TreePath>,
+    pub files: Vec<TreePath>,
+    /// A tracked path that is also shared is replaced by the link; without it `plan` refuses.
+    pub replace: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cache {
+    pub path: HostPath,
+    pub link: TreePath,
+}
+
+/// The offline build, whatever recipe it came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Build {
+    /// `buildout` or `command`.
+    pub recipe: String,
+    pub command: Command,
+    /// The virtual environment that `setup` makes; the buildout recipe's.
+    pub venv: Option<HostPath>,
+    pub env: BTreeMap<String, String>,
+    pub timeout: Duration,
+    pub idle_timeout: Duration,
+    pub output_limit: u64,
+    pub network: Network,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    Blocked,
+    None,
+    Host,
+}
+
+/// A command of the user's that runs on every host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub command: Command,
+    pub user: Option<String>,
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub probe: CheckProbe,
+    pub retries: u32,
+    pub every: Duration,
+    pub successes: u32,
+    /// Of one try.
+    pub timeout: Duration,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckProbe {
+    Run(Run),
+    Url { url: String, contains: Option<String> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    Rollback,
+    Stop,
+    Continue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUnreachable {
+    Fail,
+    Skip,
+}
+
+/// How hosts are reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connect {
+    /// None is `auto`.
+    pub session: Option<SessionKind>,
+    pub user: Option<String>,
+    pub port: Option<u16>,
+    pub identities: Vec<PathBuf>,
+    /// `ssh -F`: another file than the user's own; `none` reads no file at all.
+    pub ssh_config: Option<PathBuf>,
+    /// Read instead of the user's own `known_hosts` files.
+    pub known_hosts: Vec<PathBuf>,
+    pub forward_agent: bool,
+    pub timeout: Duration,
+    pub retries: u32,
+    /// Connections that are being opened at one time.
+    pub parallel: usize,
+}

@@ -1,0 +1,21 @@
+//! `deployer` turns a git revision into the active release of many hosts, in three stages: **local stage**, **transfer stage**,
+//! **remote stage**. This is the map; a module imports only from its own layer and from layers below.
+//!
+//! Words (no I/O, no clock):
+
+/// `deploy.toml`: what may be written, and the resolved environment.
+pub mod config;
+/// The error that reaches a person.
+pub mod error;
+/// The one event stream.
+pub mod event;
+/// The exit codes.
+pub mod exit;
+/// What can be asked of a host, and what it answers.
+pub mod op;
+/// Release ids, states, records, and where things lie on a host.
+pub mod release;
+/// Paths, digests and manifests of trees.
+pub mod tree;
+/// Frames and messages of the byte pipe to a helper.
+pub mod wire;

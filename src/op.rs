@@ -1,0 +1,472 @@
+//! What can be asked of a host, and what it answers: plain data, shared by both ends of the pipe.
+//!
+//! An `Op` is sent with an id. Some ops use the byte stream of that id: `Begin` and `Content` read one, `Manifest` and `Log`
+//! write one, `Exec` and `Build` write their command's output. An op ends with exactly one `Answer` or `Failure`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::release::{NewRelease, Record, ReleaseId};
+
+/// A command of the user's: an argv that no shell sees, or a text for `sh -eu`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    Shell(String),
+    Argv(Vec<String>),
+}
+
+/// One request to a host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Read the host's state again. Answer: `Facts`.
+    Facts,
+    /// Take the flock, or say who has it. Recovers what a dead run left behind. Answer: `Locked`.
+    Lock(RunInfo),
+    /// Let the lock go. Answer: `Done`.
+    Unlock,
+    /// Make directories and modes. Answer: `SetUp`.
+    Setup(Setup),
+    /// Begin a release. The stream brings its manifest (or a difference), zstd-compressed. Answer: `Begun`.
+    Begin(Begin),
+    /// Write content into a begun release. The stream brings it (see `Content`). Answer: `Written`.
+    Content(Content),
+    /// Link shared paths and the download cache into a release. Answer: `Done`.
+    Link(Links),
+    /// Run the build in the release directory. The stream is its output. Answer: `Exited`.
+    Build { release: ReleaseId, exec: Exec },
+    /// Verify, sync and seal. Answer: `Sealed`.
+    Seal { release: ReleaseId, durable: bool },
+    /// Mark a release that will not be finished. Answer: `Done`.
+    Fail { release: ReleaseId, reason: String },
+    /// Switch `current`, run the activation, check. Answer: `Activated`. Output of command and check is on the stream.
+    Activate(Activate),
+    /// Accept the active release. Answer: `Done`.
+    Confirm { release: ReleaseId },
+    /// Put back what was live before `release` was activated. Answer: `Activated`.
+    Revert { release: ReleaseId, reason: String },
+    /// Remove what retention allows, or one named release. Answer: `Pruned`.
+    Prune { keep: u32, only: Option<ReleaseId> },
+    /// Run any command. The stream is its output. Answer: `Exited`.
+    Exec(Exec),
+    /// Send a release's manifest on the stream, zstd-compressed. Answer: `Done`.
+    Manifest { release: ReleaseId },
+    /// Send a stored step log on the stream. Answer: `Done`.
+    Log { release: ReleaseId, step: String },
+    /// Compare a release's files with its manifest, to the byte. Answer: `Verified`.
+    Verify { release: ReleaseId },
+    /// Read the journal, newest last. Answer: `Journal`.
+    Journal { last: u32 },
+    /// Look at paths on the host without changing anything. Answer: `Probed`, in the same order.
+    Probe { paths: Vec<String> },
+}
+
+/// Who is at work: what another operator reads beside the lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunInfo {
+    pub run: String,
+    /// `ada@laptop`, or `github run 8123456789 (ada)`.
+    pub by: String,
+    /// `deploying a1b2c3d`.
+    pub what: String,
+    /// Seconds since 1970.
+    pub since: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setup {
+    /// Directories below `shared/`, made with the group's rights.
+    pub shared_directories: Vec<String>,
+    /// Files that must be below `shared/`; those that are missing are named in the answer.
+    pub shared_files: Vec<String>,
+    pub group: Option<String>,
+    pub cache: Option<String>,
+    /// Only tell what would be done.
+    pub check: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    pub release: NewRelease,
+    pub source: ManifestSource,
+    /// Releases are readable by this group.
+    pub group: Option<String>,
+}
+
+/// How the manifest travels on the stream of `Begin`: one zstd frame that decompresses to `size` bytes exactly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ManifestSource {
+    /// `Manifest::encode`.
+    Whole { size: u64 },
+    /// A postcard-encoded `Delta` to the manifest that this release of the host has.
+    Delta { size: u64, base: ReleaseId },
+}
+
+/// The stream of `Content`: one zstd frame of records `index (u32, little endian) | content`, where the index is into the
+/// manifest's entries and the length of the content is that entry's size. It decompresses to `size` bytes exactly.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    pub release: ReleaseId,
+    pub size: u64,
+}
+
+/// What is linked into a release.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Links {
+    pub release: ReleaseId,
+    /// Paths below `shared/` and, the same, in the release.
+    pub directories: Vec<String>,
+    pub files: Vec<String>,
+    /// The download cache: where in the release, and the absolute path it leads to.
+    pub cache: Option<CacheLink>,
+    /// A tracked path in the way is replaced by the link; without it, it is an error.
+    pub replace: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheLink {
+    pub link: String,
+    pub target: String,
+}
+
+/// A command and everything that surrounds it. Nothing is inherited: the environment is `env` and what `HELPER_ENV` lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exec {
+    pub command: Command,
+    /// An absolute path, or one relative to the root (`current`, `releases/<id>`). None: the user's home.
+    pub directory: Option<String>,
+    /// Set on top of `HOME`, `USER`, `LOGNAME`, `SHELL`, `PATH`, `LANG=C.UTF-8`, which the helper finds out.
+    pub env: Vec<(String, String)>,
+    pub umask: u32,
+    /// Milliseconds for the whole command; 0 is no limit.
+    pub timeout_ms: u64,
+    /// Milliseconds without a byte of output; 0 is no limit.
+    pub idle_timeout_ms: u64,
+    /// Bytes of output that are kept and sent; what is beyond is counted.
+    pub output_limit: u64,
+    /// Another user to run it as, with `sudo -n -u`.
+    pub user: Option<String>,
+    pub network: Network,
+}
+
+/// What of the network a command may reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Network {
+    /// As the host has it.
+    Host,
+    /// A namespace with nothing in it where the host allows one; the answer says whether.
+    Blocked,
+    /// A namespace with nothing in it, or refused.
+    None,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activate {
+    pub release: ReleaseId,
+    /// What `current` must be for the switch to happen: what the plan saw.
+    pub expect: Option<ReleaseId>,
+    /// Restarts whatever serves. Run in the root; also recorded for a later revert.
+    pub command: Option<Exec>,
+    pub check: Option<Check>,
+    /// Milliseconds after which a host that was not confirmed puts itself back; 0 is never.
+    pub confirm_within_ms: u64,
+    pub durable: bool,
+}
+
+/// How a host finds out that what it serves is well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Check {
+    pub probe: Probe,
+    /// Tries in all.
+    pub retries: u32,
+    pub every_ms: u64,
+    /// Successes in a row that are asked for.
+    pub successes: u32,
+    /// Milliseconds one try may take.
+    pub timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Probe {
+    Run(Exec),
+    /// `http://host[:port]/path` or `unix:/path/to.sock:/path`; a status of 200 to 399 is a success, and where `contains` is set the body holds it.
+    Url {
+        url: String,
+        contains: Option<String>,
+    },
+}
+
+/// How an op ended well.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    Done,
+    Facts(Box<Facts>),
+    Locked(Locked),
+    SetUp(SetUpResult),
+    Begun(Begun),
+    Written(Written),
+    Exited(Exited),
+    Sealed { at: i64 },
+    Activated(Activated),
+    Pruned { removed: Vec<ReleaseId>, kept: Vec<ReleaseId> },
+    Verified { differences: Vec<Difference>, files: u64 },
+    Journal { events: Vec<JournalEvent> },
+    Probed { paths: Vec<PathState> },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Locked {
+    Yes {
+        epoch: u64,
+        recovered: Vec<String>,
+    },
+    /// Another run has it.
+    Busy(RunInfo),
+    /// A person froze the host.
+    Held(Hold),
+}
+
+/// `.deployer/hold`: a freeze that outlives who wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    pub id: String,
+    pub by: String,
+    pub reason: String,
+    pub since: i64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetUpResult {
+    /// What was (or would be) made or changed, a line each.
+    pub changed: Vec<String>,
+    pub missing_files: Vec<String>,
+    /// What the user may not do, and the commands root would have to run.
+    pub root_commands: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begun {
+    /// Ranges (first index, count) of manifest entries whose content the host lacks, ascending.
+    pub missing: Vec<(u32, u32)>,
+    /// Files and bytes that came from what the host had.
+    pub reused_files: u64,
+    pub reused_bytes: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Written {
+    pub files: u64,
+    pub bytes: u64,
+    /// What is still missing: empty when the release is uploaded.
+    pub missing: Vec<(u32, u32)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exited {
+    pub end: End,
+    pub output_bytes: u64,
+    /// Bytes beyond `output_limit`.
+    pub dropped_bytes: u64,
+    /// Processes of the command that were still there when it ended, and were ended.
+    pub leftovers: u32,
+    pub millis: u64,
+    /// Whether the command ran in a network namespace of its own.
+    pub isolated: bool,
+    /// The peak memory was refused by the kernel (out of memory), as far as the exit tells.
+    pub hint: Option<String>,
+}
+
+impl Exited {
+    #[must_use]
+    pub const fn is_success(&self) -> bool {
+        matches!(self.end, End::Code(0))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    Code(i32),
+    Signal(i32),
+    /// The total time was over.
+    TimedOut,
+    /// There was no output for too long.
+    Idle,
+    /// The controller asked for it, or vanished.
+    Stopped,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Activated {
+    pub from: Option<ReleaseId>,
+    pub to: Option<ReleaseId>,
+    /// How far it came. All but `Well` leave `current` switched: the controller decides what follows.
+    pub outcome: ActivationOutcome,
+    pub activation_ms: u64,
+    pub check_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ActivationOutcome {
+    Well { tries: u32 },
+    CommandFailed(Exited),
+    CheckFailed { tries: u32, last: String },
+}
+
+/// What a host is and holds, read in one go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts {
+    pub platform: String,
+    pub user: String,
+    pub uid: u32,
+    pub home: Option<String>,
+    pub hostname: String,
+    pub boot_id: String,
+    /// The random id in `.deployer/id`.
+    pub host_id: Option<String>,
+    pub helper: String,
+    /// Milliseconds since 1970 on the host's clock.
+    pub clock_ms: i64,
+    pub root: RootState,
+    /// `ext4`, `xfs`, `nfs` …
+    pub filesystem: String,
+    pub free_bytes: u64,
+    pub total_bytes: u64,
+    pub free_inodes: u64,
+    pub current: Current,
+    /// Sorted by sequence.
+    pub releases: Vec<Record>,
+    /// Names in `releases/` that have no record here: another tool's, never touched.
+    pub foreign: Vec<String>,
+    pub holder: Option<RunInfo>,
+    pub hold: Option<Hold>,
+    /// An activation that was begun and neither confirmed nor put back.
+    pub unresolved: Option<ReleaseId>,
+    /// Whether a network namespace can be made by this user.
+    pub namespaces: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RootState {
+    /// Usable.
+    Ready,
+    /// The directory is there and writable, `.deployer` is not there yet.
+    Bare,
+    /// It is missing; whether its parent lets us make it.
+    Missing {
+        creatable: bool,
+    },
+    NotDirectory,
+    ReadOnly,
+    /// Not writable by this user; the owner's name.
+    Denied {
+        owner: String,
+    },
+    /// Written by a newer deployer.
+    NewerFormat(u32),
+}
+
+/// What `current` is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Current {
+    Absent,
+    /// A link to a release that is there.
+    Release(ReleaseId),
+    /// A link to something else, or to nothing; its target, as text for people.
+    Elsewhere {
+        target: String,
+        dangling: bool,
+    },
+    /// A real directory or file.
+    NotLink,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    pub path: Vec<u8>,
+    pub kind: DifferenceKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DifferenceKind {
+    Missing,
+    Modified,
+    Mode,
+    LinkTarget,
+    Type,
+    Extra,
+}
+
+/// One line of a host's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalEvent {
+    pub sequence: u64,
+    /// Seconds since 1970 on the host's clock.
+    pub at: i64,
+    pub epoch: u64,
+    pub run: String,
+    pub by: String,
+    /// `deploy-started`, `activated`, `confirmed`, `reverted`, `pruned` …
+    pub what: String,
+    pub release: Option<ReleaseId>,
+    pub from: Option<ReleaseId>,
+    pub detail: Option<String>,
+}
+
+/// What a path on a host is, to the user that asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathState {
+    pub kind: PathKind,
+    pub readable: bool,
+    pub writable: bool,
+    pub executable: bool,
+    /// Files below, for a directory (one level); its size for a file.
+    pub count: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PathKind {
+    Missing,
+    File,
+    Directory,
+    /// A link that leads to nothing.
+    Dangling,
+    Other,
+}
+
+/// How an op ended badly. The text names the path and the cause; the code is stable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    pub code: Code,
+    pub message: String,
+    /// What to do about it, where the host knows.
+    pub hint: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Code {
+    DiskFull,
+    ReadOnly,
+    Permission,
+    NotDirectory,
+    CurrentIsDirectory,
+    /// `current` is not what the plan saw.
+    Superseded,
+    NotLocked,
+    NotSealed,
+    NotFound,
+    /// Content does not have the digest it must have.
+    Corrupt,
+    SharedMissing,
+    CacheMissing,
+    PathInTheWay,
+    /// The command could not be started.
+    Command,
+    Sudo,
+    NoNamespace,
+    NewerFormat,
+    Refused,
+    Protocol,
+    Stopped,
+    Io,
+}
