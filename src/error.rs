@@ -15,6 +15,8 @@ pub struct Error {
     pub code: &'static str,
     /// One lower-case line, the user's words in backticks, no full stop.
     pub what: String,
+    /// The hosts it is about; none where it is about no host.
+    pub hosts: Vec<String>,
     /// A source snippet, or the last lines of a log, each already prefixed with its host and escaped.
     pub evidence: Vec<String>,
     /// What the hosts serve now. None where no host was asked.
@@ -27,7 +29,7 @@ pub struct Error {
 impl Error {
     #[must_use]
     pub fn new(exit: Exit, code: &'static str, what: impl Into<String>) -> Self {
-        Self { exit, code, what: what.into(), evidence: Vec::new(), state: None, hints: Vec::new(), cause: None }
+        Self { exit, code, what: what.into(), hosts: Vec::new(), evidence: Vec::new(), state: None, hints: Vec::new(), cause: None }
     }
 
     #[must_use]

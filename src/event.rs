@@ -119,6 +119,15 @@ pub enum Event {
     /// `summary` is for people: `1,204 files, 18.3 MB`.
     #[serde(rename = "step.finished")]
     StepFinished { stage: Stage, step: Step, hosts: u32, ok: u32, failed: u32, secs: f64, summary: String },
+    /// A wave of activations begins: what follows until it finishes belongs to it. Not told where there is only one wave.
+    #[serde(rename = "wave.started")]
+    WaveStarted { wave: u32, waves: u32, hosts: Vec<String> },
+    /// `ok` hosts of the wave serve the new release and are confirmed.
+    #[serde(rename = "wave.finished")]
+    WaveFinished { wave: u32, waves: u32, hosts: Vec<String>, ok: u32, failed: u32, secs: f64, summary: String },
+    /// One host begins a step, after it waited for its turn. A step that never tells has all its hosts at work at once.
+    #[serde(rename = "host.started")]
+    HostStarted { host: String, step: Step },
     /// May be thinned.
     #[serde(rename = "host.progress")]
     Progress { host: String, step: Step, done_bytes: u64, total_bytes: u64 },

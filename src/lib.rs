@@ -1,7 +1,18 @@
 //! `deployer` turns a git revision into the active release of many hosts, in three stages: **local stage**, **transfer stage**,
 //! **remote stage**. This is the map; a module imports only from its own layer and from layers below.
 //!
-//! Words (no I/O, no clock):
+//! The helper, the host's end of the pipe, is a program of its own in `src/helper/`; it shares `op`, `release`, `tree` and `wire`.
+
+// Edge: arguments in, text and exit code out.
+
+// Work.
+
+// Doors: the only code that touches the world.
+
+/// Frames and messages of the byte pipe to a helper.
+pub mod wire;
+
+// Words: no I/O, no clock.
 
 /// `deploy.toml`: what may be written, and the resolved environment.
 pub mod config;
@@ -17,5 +28,3 @@ pub mod op;
 pub mod release;
 /// Paths, digests and manifests of trees.
 pub mod tree;
-/// Frames and messages of the byte pipe to a helper.
-pub mod wire;

@@ -170,6 +170,8 @@ pub struct Activate {
     /// Milliseconds after which a host that was not confirmed puts itself back; 0 is never.
     pub confirm_within_ms: u64,
     pub durable: bool,
+    /// A return to an older release: `previous` stays what it was, so that a second rollback goes further back, never forward.
+    pub rollback: bool,
 }
 
 /// How a host finds out that what it serves is well.
@@ -322,6 +324,7 @@ pub struct Facts {
     pub boot_id: String,
     /// The random id in `.deployer/id`.
     pub host_id: Option<String>,
+    /// Where the helper runs from.
     pub helper: String,
     /// Milliseconds since 1970 on the host's clock.
     pub clock_ms: i64,
@@ -336,11 +339,15 @@ pub struct Facts {
     pub releases: Vec<Record>,
     /// Names in `releases/` that have no record here: another tool's, never touched.
     pub foreign: Vec<String>,
+    /// Records that cannot be read, shown safely: the file and what is wrong with it.
+    pub unreadable: Vec<String>,
     pub holder: Option<RunInfo>,
     pub hold: Option<Hold>,
+    /// Rises with each run that takes the lock. Read before all else: a lock whose epoch is the next one saw nobody in between.
+    pub epoch: u64,
     /// An activation that was begun and neither confirmed nor put back.
     pub unresolved: Option<ReleaseId>,
-    /// Whether a network namespace can be made by this user.
+    /// Whether a network namespace can be made by this user. Only the answer to `Op::Facts` knows; a greeting says no.
     pub namespaces: bool,
 }
 

@@ -168,6 +168,11 @@ pub mod layout {
     pub const HOST_ID: &str = ".deployer/id";
     pub const TEMPORARY: &str = ".deployer/tmp";
     pub const TRASH: &str = ".deployer/trash";
+    /// A copy of the live release's tree, made ahead for the next one, and what it holds.
+    pub const SPARE: &str = ".deployer/spare";
+    pub const SPARE_MANIFEST: &str = ".deployer/spare/manifest";
+    /// Held by whoever makes the spare or uses it.
+    pub const SPARE_LOCK: &str = ".deployer/spare.lock";
     pub const HELPERS: &str = ".deployer/helper";
     /// Build output: `.deployer/log/<id>/<step>.log`, removed with the release.
     pub const LOGS: &str = ".deployer/log";

@@ -49,8 +49,9 @@ pub struct Environment {
     pub project: String,
     pub name: String,
     pub source: Source,
-    /// In the order of the file, unique by name.
+    /// In the order of the file, unique by name; those of the inventory follow once it was asked.
     pub targets: Vec<Target>,
+    pub inventory: Option<Inventory>,
     pub root: HostPath,
     /// What `deploy` takes without `--rev`.
     pub rev: Option<String>,
@@ -95,7 +96,54 @@ pub struct Target {
     pub user: Option<String>,
     pub port: Option<u16>,
     pub roles: Vec<String>,
+    /// What else is known of the host, for `-H az=a`.
+    pub labels: BTreeMap<String, String>,
     pub session: Option<SessionKind>,
+    /// Another root than the environment's.
+    pub root: Option<HostPath>,
+}
+
+/// Who is asked for hosts that `deploy.toml` does not list itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Inventory {
+    File {
+        path: PathBuf,
+        format: InventoryFormat,
+    },
+    /// A program of the user's that prints them, run beside `deploy.toml`.
+    Command {
+        command: Command,
+        format: InventoryFormat,
+        limits: InventoryLimits,
+    },
+    /// What `ansible-inventory` is given after `-i`.
+    Ansible {
+        path: PathBuf,
+        groups: Vec<String>,
+        limits: InventoryLimits,
+    },
+    /// The aliases of the ssh config that match a glob.
+    SshConfig {
+        pattern: String,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InventoryFormat {
+    /// `app01 web,worker az=a`, a host a line.
+    Lines,
+    Json,
+    /// What `ansible-inventory --list` prints; the hosts of these groups, or all where none is named.
+    Ansible {
+        groups: Vec<String>,
+    },
+}
+
+/// How long a program that lists hosts may take, and how long its answer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InventoryLimits {
+    pub timeout: Duration,
+    pub ttl: Duration,
 }
 
 /// What opens the byte pipe to a helper.
@@ -104,6 +152,18 @@ pub enum SessionKind {
     Ssh2,
     Openssh,
     Local,
+}
+
+impl SessionKind {
+    /// Names it as the file does.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ssh2 => "ssh2",
+            Self::Openssh => "openssh",
+            Self::Local => "local",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -191,9 +251,38 @@ pub struct Connect {
     pub ssh_config: Option<PathBuf>,
     /// Read instead of the user's own `known_hosts` files.
     pub known_hosts: Vec<PathBuf>,
+    pub host_keys: HostKeys,
+    /// Hosts on the way, as `ssh -J` takes them, instead of what the ssh config says; `none` goes straight.
+    pub jump: Option<String>,
     pub forward_agent: bool,
+    /// Somebody is at a terminal, and may be asked for a passphrase or a password.
+    pub ask: bool,
+    /// Somebody is at a terminal, and wants to be asked about host keys that are not known.
+    pub trust_first_use: bool,
     pub timeout: Duration,
     pub retries: u32,
     /// Connections that are being opened at one time.
     pub parallel: usize,
+}
+
+/// As people call it: what they wrote.
+impl fmt::Display for Inventory {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, .. } => write!(out, "`{}`", path.display()),
+            Self::Command { command: Command::Argv(argv), .. } => write!(out, "`{}`", argv.join(" ")),
+            Self::Command { command: Command::Shell(text), .. } => write!(out, "`{}`", text.trim().lines().next().unwrap_or_default()),
+            Self::Ansible { path, .. } => write!(out, "`ansible-inventory -i {}`", path.display()),
+            Self::SshConfig { pattern } => write!(out, "`ssh-config = \"{pattern}\"`"),
+        }
+    }
+}
+
+/// Where the keys of hosts come from. They are strict in any case: a host with another key is not connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostKeys {
+    /// The files of known hosts.
+    Strict,
+    /// The table `host-keys` and nothing else: `type base64` by the name of a host, one on the way included.
+    Pinned(BTreeMap<String, String>),
 }

@@ -107,8 +107,7 @@ impl Decoder {
     ///
     /// # Errors
     /// The stream does not consist of frames.
-    #[expect(clippy::should_implement_trait, reason = "an iterator of results would go on after an error")]
-    pub fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
         let rest = &self.buffer[self.read..];
         let Some((header, body)) = rest.split_first_chunk::<HEADER>() else { return Ok(None) };
         let (kind, id, length) = parse_header(*header)?;
@@ -131,7 +130,7 @@ mod tests {
             bytes.extend_from_slice(&[2, 1, 0, 0, 0]);
             let mut decoder = Decoder::default();
             decoder.feed(&bytes);
-            assert_eq!(decoder.next(), Err(FrameError::LongFrame(length)));
+            assert_eq!(decoder.next_frame(), Err(FrameError::LongFrame(length)));
         }
     }
 
@@ -145,7 +144,7 @@ mod tests {
             let (mut decoder, mut received) = (Decoder::default(), Vec::new());
             for chunk in bytes.chunks(cut) {
                 decoder.feed(chunk);
-                while let Some(frame) = decoder.next().unwrap() {
+                while let Some(frame) = decoder.next_frame().unwrap() {
                     received.push(frame.payload);
                 }
             }
@@ -156,7 +155,7 @@ mod tests {
         fn any_bytes_give_frames_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
             let mut decoder = Decoder::default();
             decoder.feed(&bytes);
-            while let Ok(Some(_)) = decoder.next() {}
+            while let Ok(Some(_)) = decoder.next_frame() {}
         }
     }
 }

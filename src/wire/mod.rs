@@ -133,7 +133,7 @@ mod tests {
         let mut received = None;
         for chunk in encode(&sent).unwrap().chunks(1000) {
             decoder.feed(chunk);
-            while let Some(frame) = decoder.next().unwrap() {
+            while let Some(frame) = decoder.next_frame().unwrap() {
                 match frame.kind {
                     FrameKind::Part => messages.part(&frame.payload).unwrap(),
                     FrameKind::Message => received = Some(messages.message::<ToHelper>(&frame.payload).unwrap()),
@@ -150,7 +150,7 @@ mod tests {
         let sent = FromHelper::Answer { id: 1, result: Err(failure) };
         let mut decoder = Decoder::default();
         decoder.feed(&encode(&sent).unwrap());
-        let frame = decoder.next().unwrap().unwrap();
+        let frame = decoder.next_frame().unwrap().unwrap();
         assert_eq!(Messages::default().message::<FromHelper>(&frame.payload).unwrap(), sent);
     }
 

@@ -1,0 +1,437 @@
+//! Activation: intent, switch, activation command, check; then confirmed, or put back. Each step is durable before the next, so
+//! that `recover` can tell from the disk alone how far it came. Forth and back are in one file, because each relies on the order of
+//! the other's steps.
+
+use std::io::{self, Write};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::exec::{self, Output};
+use crate::fs::FileKind;
+use crate::helper::{Helper, clock};
+use crate::lock::Lock;
+use crate::op::{Activate, Activated, ActivationOutcome, Code, Command, Current, End, Exec, Failure, JournalEvent, Network};
+use crate::pipe::{Request, hold};
+use crate::recover::{self, Intent};
+use crate::release::{Record, ReleaseId, State, layout};
+use crate::root::Root;
+use crate::tree::path::Shown;
+use crate::{current, failure, health, journal, records, store};
+
+/// What an activation that is run again for a revert may take. Nobody may be there to stop it.
+const REVERT_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The process that puts an unconfirmed release back when nobody else does.
+#[derive(Debug)]
+pub struct DeadMan(Child);
+
+/// What becomes of a release that is put back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It did not hold, and is never chosen again by itself.
+    Bad(String),
+    /// Nothing is known against it.
+    PutBack,
+}
+
+/// Switches `current` to a release, runs its activation, and checks it.
+pub fn activate(helper: &Helper, lock: &Lock, op: &Activate, request: &Request) -> Result<Activated, Failure> {
+    let root = helper.root()?;
+    let mut record = sealed(&root, &op.release)?;
+    let from = current::release(&root)?;
+    if from != op.expect {
+        return Err(superseded(&root, op.expect.as_ref(), from.as_ref()));
+    }
+    if from.as_ref() != Some(&op.release) {
+        refuse_altered(&root, &record)?;
+    }
+    let pending = recover::read_intent(&root).map_err(|error| recover::unreadable(&root, &error))?;
+    if let Some(other) = pending.as_ref().filter(|intent| intent.to != op.release) {
+        // It could not be put back, or was never confirmed: what follows replaces it.
+        settle(&root, &other.to, &Verdict::PutBack)?;
+    }
+    if from.as_ref() != Some(&op.release) {
+        note_begun(&root, lock, "activation-started", &op.release, from.as_ref())?;
+        begin(helper, &root, lock, &recover::intent(lock, from.clone(), op.release.clone(), op.confirm_within_ms))?;
+        current::switch(&root, Some(&op.release))?;
+        record.state = State::Active;
+        record.activated = Some(clock());
+        if !op.rollback {
+            record.previous.clone_from(&from);
+        }
+        record.reason = None;
+    } else if let Some(intent) = pending.filter(|intent| intent.to == op.release) {
+        begin(helper, &root, lock, &recover::intent(lock, intent.from, intent.to, op.confirm_within_ms))?;
+    }
+    record.activation = op.command.as_ref().map(|exec| recordable(exec, helper));
+    // The intent is durable and says the same: recovery does with a sealed release what it does with an active one.
+    save_whole(&root, &record)?;
+    let mut output = Output::to(request);
+    let (outcome, activation_ms, check_ms) = bring_up(helper, op, request, &mut output)?;
+    let what = match &outcome {
+        ActivationOutcome::Well { .. } => "activated",
+        ActivationOutcome::CommandFailed(_) => "activation-failed",
+        ActivationOutcome::CheckFailed { .. } => "check-failed",
+    };
+    // The switch is made: that it could not be written into the history must not hide it.
+    let _ = note_begun(&root, lock, what, &op.release, from.as_ref());
+    Ok(Activated { from, to: Some(op.release.clone()), outcome, activation_ms, check_ms })
+}
+
+/// Refuses a release that is not what was sealed. It is never chosen again by itself, so that the same command makes another.
+fn refuse_altered(root: &Root, record: &Record) -> Result<(), Failure> {
+    let why = match store::altered(root, record, clock()) {
+        Ok(differences) => match differences.as_slice() {
+            [] => return Ok(()),
+            [first, others @ ..] => {
+                let more = if others.is_empty() { String::new() } else { format!(" and {} more", others.len()) };
+                format!("`{}`{more} is not what was sealed", Shown(&first.path))
+            }
+        },
+        Err(failure) if matches!(failure.code, Code::Corrupt | Code::NotFound) => failure.message,
+        Err(failure) => return Err(failure),
+    };
+    let id = &record.release.id;
+    mark(root, id, State::Bad, Some(&format!("altered after the seal: {why}")))?;
+    let message = format!("`{id}` was altered after it was sealed: {why}");
+    Err(failure::hinted(Code::Corrupt, message, "run the same command again: this release is not chosen any more"))
+}
+
+/// Writes the intent, and arms the dead man where there is a deadline.
+fn begin(helper: &Helper, root: &Root, lock: &Lock, intent: &Intent) -> Result<(), Failure> {
+    disarm(helper);
+    recover::write_intent(root, intent)?;
+    if intent.deadline_ms > 0 { arm(helper, lock, intent) } else { Ok(()) }
+}
+
+fn bring_up(helper: &Helper, op: &Activate, request: &Request, output: &mut Output<'_>) -> Result<(ActivationOutcome, u64, u64), Failure> {
+    let began = Instant::now();
+    if let Some(exec) = &op.command {
+        let exited = helper.run(exec, vec![helper.mark()], true, output)?;
+        if !exited.is_success() {
+            return Ok((ActivationOutcome::CommandFailed(exited), millis(began), 0));
+        }
+    }
+    let activation_ms = millis(began);
+    let began = Instant::now();
+    let outcome = match &op.check {
+        None => ActivationOutcome::Well { tries: 0 },
+        Some(check) => health::check(helper, check, request, output)?,
+    };
+    Ok((outcome, activation_ms, millis(began)))
+}
+
+/// Accepts the active release.
+pub fn confirm(helper: &Helper, lock: &Lock, release: &ReleaseId) -> Result<(), Failure> {
+    let root = helper.root()?;
+    let live = current::release(&root)?;
+    if live.as_ref() != Some(release) {
+        return Err(superseded(&root, Some(release), live.as_ref()));
+    }
+    let record = sealed(&root, release)?;
+    if record.state == State::Confirmed && recover::read_intent(&root).ok().flatten().is_none() {
+        return Ok(());
+    }
+    let again = record.confirmed.is_some();
+    save(&root, &Record { state: State::Confirmed, confirmed: Some(clock()), reason: None, ..record.clone() })?;
+    finish_confirm(helper, &root, lock, release)?;
+    let detail =
+        log_revision(&root, lock, &record, again).err().map(|error| format!("`{}` was not written: {error}", layout::REVISIONS_LOG));
+    let _ = note(&root, lock, "confirmed", Some(release), record.previous.as_ref(), detail);
+    Ok(())
+}
+
+/// Does what follows the record of a confirmation: the dead man is called off, the others are retired, the intent is gone.
+pub fn finish_confirm(helper: &Helper, root: &Root, _lock: &Lock, release: &ReleaseId) -> Result<(), Failure> {
+    disarm(helper);
+    for record in all_records(root)?.into_iter().filter(|record| record.release.id != *release) {
+        match record.state {
+            // Two that are confirmed do no harm: the next confirmation retires both.
+            State::Confirmed => save_whole(root, &Record { state: State::Retired, ..record })?,
+            State::Active => settle(root, &record.release.id, &Verdict::PutBack)?,
+            State::Uploading | State::Uploaded | State::Building | State::Sealed | State::Retired | State::Failed | State::Bad => {}
+        }
+    }
+    recover::drop_intent(root)
+}
+
+/// Puts back what was live before `release` and runs its activation again.
+pub fn put_back(
+    helper: &Helper,
+    root: &Root,
+    lock: &Lock,
+    release: &ReleaseId,
+    verdict: &Verdict,
+    output: &mut Output<'_>,
+) -> Result<Activated, Failure> {
+    let records = all_records(root)?;
+    let record = records.iter().find(|record| record.release.id == *release);
+    let record = record.ok_or_else(|| failure::new(Code::NotFound, format!("`{release}` is not a release of this host")))?;
+    let intent = recover::read_intent(root).map_err(|error| recover::unreadable(root, &error))?;
+    let pending = intent.filter(|intent| intent.to == *release);
+    let is_confirmed = pending.is_none();
+    let before = pending.map_or_else(|| record.previous.clone(), |intent| intent.from);
+    let target = revert_target(&records, release, before, |id| is_there(root, id))
+        .map_err(|NoTarget| failure::new(Code::NotFound, format!("nothing is left that `{release}` could be put back to")))?;
+    let live = current::read(root).map_err(|error| failure::io("read", layout::CURRENT, &error))?;
+    let live = match live {
+        Current::Release(id) => Some(id),
+        Current::Absent => None,
+        Current::Elsewhere { .. } | Current::NotLink => {
+            return Err(current::release(root).err().unwrap_or_else(|| failure::new(Code::Refused, "`current` changed")));
+        }
+    };
+    if live.as_ref() != Some(release) && live != target {
+        return Err(superseded(root, Some(release), live.as_ref()));
+    }
+    if is_confirmed && live.as_ref() == Some(release) {
+        // From here on recovery goes on with it. The intent comes first: beside a record that is confirmed it means nothing, but an
+        // active record without an intent would be nobody's.
+        recover::write_intent(root, &recover::intent(lock, target.clone(), release.clone(), 0))?;
+        mark(root, release, State::Active, None)?;
+    }
+    current::switch(root, target.as_ref())?;
+    let began = Instant::now();
+    let outcome = activate_again(helper, &records, record, target.as_ref(), output)?;
+    if matches!(&outcome, ActivationOutcome::CommandFailed(exited) if exited.end == End::Stopped) {
+        // The intent stays, so that recovery does again what was cut off here.
+        return Err(failure::new(Code::Stopped, "`current` was put back, but the activation of what it leads to was stopped"));
+    }
+    if let Some(retired) = records.iter().find(|record| Some(&record.release.id) == target.as_ref() && record.state == State::Retired) {
+        save(root, &Record { state: State::Confirmed, ..retired.clone() })?;
+    }
+    // Only now: a release that is still recorded as active has its successor activated again by recovery.
+    settle(root, release, verdict)?;
+    if let Some(record) = records.iter().find(|record| Some(&record.release.id) == target.as_ref() && record.state == State::Retired) {
+        save(root, &Record { state: State::Confirmed, ..record.clone() })?;
+    }
+    disarm(helper);
+    recover::drop_intent(root)?;
+    let detail = match verdict {
+        Verdict::Bad(reason) => Some(reason.clone()),
+        Verdict::PutBack => None,
+    };
+    let _ = note(root, lock, "reverted", target.as_ref(), Some(release), detail);
+    Ok(Activated { from: Some(release.clone()), to: target, outcome, activation_ms: millis(began), check_ms: 0 })
+}
+
+/// Says that nothing is left to put back to.
+#[derive(Debug, PartialEq, Eq)]
+struct NoTarget;
+
+/// Chooses what to put back: what was live before, else the last release that was confirmed. None is a first deploy, which leaves
+/// nothing.
+fn revert_target(
+    records: &[Record],
+    release: &ReleaseId,
+    before: Option<ReleaseId>,
+    is_there: impl Fn(&ReleaseId) -> bool,
+) -> Result<Option<ReleaseId>, NoTarget> {
+    let Some(before) = before else { return Ok(None) };
+    let bad = |id: &ReleaseId| records.iter().any(|record| record.release.id == *id && !record.state.is_sealed());
+    if is_there(&before) && !bad(&before) {
+        return Ok(Some(before));
+    }
+    let good = records.iter().rev().filter(|record| record.state.is_good() && record.release.id != *release);
+    good.map(|record| record.release.id.clone()).find(is_there).map(Some).ok_or(NoTarget)
+}
+
+/// Runs the activation of what is live again. A release of another tool has none here: then the command that made the new release
+/// live serves for it as well.
+fn activate_again(
+    helper: &Helper,
+    records: &[Record],
+    reverted: &Record,
+    target: Option<&ReleaseId>,
+    output: &mut Output<'_>,
+) -> Result<ActivationOutcome, Failure> {
+    let well = ActivationOutcome::Well { tries: 0 };
+    let Some(target) = target else { return Ok(well) };
+    let own = records.iter().find(|record| record.release.id == *target);
+    let Some(command) = own.map_or(&reverted.activation, |record| &record.activation) else { return Ok(well) };
+    let exec = Exec {
+        command: command.clone(),
+        directory: Some(layout::release(target)),
+        env: Vec::new(),
+        umask: 0o022,
+        timeout_ms: u64::try_from(REVERT_TIMEOUT.as_millis()).unwrap_or(u64::MAX),
+        idle_timeout_ms: 0,
+        output_limit: 1024 * 1024,
+        user: None,
+        network: Network::Host,
+    };
+    let exited = helper.run(&exec, vec![helper.mark()], true, output)?;
+    Ok(if exited.is_success() { well } else { ActivationOutcome::CommandFailed(exited) })
+}
+
+/// Records that a release is not live any more.
+pub fn settle(root: &Root, release: &ReleaseId, verdict: &Verdict) -> Result<(), Failure> {
+    match verdict {
+        Verdict::Bad(reason) => mark(root, release, State::Bad, Some(reason)),
+        Verdict::PutBack => {
+            let held_once = read_record(root, release)?.is_some_and(|record| record.confirmed.is_some());
+            mark(root, release, if held_once { State::Retired } else { State::Sealed }, None)
+        }
+    }
+}
+
+/// Sets a release's state.
+pub fn mark(root: &Root, release: &ReleaseId, state: State, reason: Option<&str>) -> Result<(), Failure> {
+    let Some(record) = read_record(root, release)? else { return Ok(()) };
+    save(root, &Record { state, reason: reason.map(str::to_owned), ..record })
+}
+
+/// Goes on with an activation of this very run: under the new epoch, with a dead man of its own.
+pub fn adopt(helper: &Helper, root: &Root, lock: &Lock, intent: &Intent) -> Result<(), Failure> {
+    begin(helper, root, lock, &Intent { epoch: lock.epoch, ..intent.clone() })
+}
+
+/// Appends to the host's history, durably.
+pub fn note(
+    root: &Root,
+    lock: &Lock,
+    what: &str,
+    release: Option<&ReleaseId>,
+    from: Option<&ReleaseId>,
+    detail: Option<String>,
+) -> Result<(), Failure> {
+    append(root, event(lock, what, release, from, detail), true)
+}
+
+/// Appends to the host's history what another event follows soon: that one makes both durable.
+pub fn note_begun(root: &Root, lock: &Lock, what: &str, release: &ReleaseId, from: Option<&ReleaseId>) -> Result<(), Failure> {
+    append(root, event(lock, what, Some(release), from, None), false)
+}
+
+fn event(lock: &Lock, what: &str, release: Option<&ReleaseId>, from: Option<&ReleaseId>, detail: Option<String>) -> JournalEvent {
+    JournalEvent {
+        sequence: 0,
+        at: clock(),
+        epoch: lock.epoch,
+        run: lock.run.run.clone(),
+        by: lock.run.by.clone(),
+        what: what.to_owned(),
+        release: release.cloned(),
+        from: from.cloned(),
+        detail,
+    }
+}
+
+fn append(root: &Root, event: JournalEvent, durable: bool) -> Result<(), Failure> {
+    journal::append(root, event, durable).map_err(|error| failure::io("write", layout::JOURNAL, &error))
+}
+
+/// Starts the dead man: this program again, with nothing of ours but the root's path.
+fn arm(helper: &Helper, lock: &Lock, intent: &Intent) -> Result<(), Failure> {
+    let mut process = exec::program("/proc/self/exe");
+    process
+        .args(["deadman", &helper.root_path, intent.to.as_str(), &lock.epoch.to_string()])
+        .env_clear()
+        .envs(helper.user.environment())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = helper.children.spawn_apart(&mut process);
+    let child =
+        child.map_err(|error| failure::new(Code::Command, format!("the dead man cannot be started: {}", failure::cause(&error))))?;
+    *hold(&helper.dead_man) = Some(DeadMan(child));
+    Ok(())
+}
+
+/// Calls the dead man off. One of another helper finds that there is nothing to do.
+fn disarm(helper: &Helper) {
+    if let Some(DeadMan(mut child)) = hold(&helper.dead_man).take() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
+
+fn millis(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn is_there(root: &Root, id: &ReleaseId) -> bool {
+    root.dir.stat(layout::release(id)).is_ok_and(|stat| stat.kind == FileKind::Directory)
+}
+
+fn all_records(root: &Root) -> Result<Vec<Record>, Failure> {
+    records::records(root).map_err(|error| failure::io("read", layout::RECORDS, &error))
+}
+
+fn read_record(root: &Root, id: &ReleaseId) -> Result<Option<Record>, Failure> {
+    records::read(root, id).map_err(|error| failure::io("read", layout::record(id), &error))
+}
+
+fn save(root: &Root, record: &Record) -> Result<(), Failure> {
+    records::write(root, record).map_err(|error| failure::io("write", layout::record(&record.release.id), &error))
+}
+
+fn save_whole(root: &Root, record: &Record) -> Result<(), Failure> {
+    records::write_whole(root, record).map_err(|error| failure::io("write", layout::record(&record.release.id), &error))
+}
+
+/// Reads the record of a release that may be live.
+fn sealed(root: &Root, id: &ReleaseId) -> Result<Record, Failure> {
+    let record = read_record(root, id)?.ok_or_else(|| failure::new(Code::NotFound, format!("`{id}` is not a release of this host")))?;
+    if !record.state.is_sealed() {
+        let reason = record.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
+        return Err(failure::new(Code::NotSealed, format!("`{id}` is {:?}, not sealed{reason}", record.state).to_lowercase()));
+    }
+    if is_there(root, id) { Ok(record) } else { Err(failure::new(Code::NotFound, format!("the directory of `{id}` is gone"))) }
+}
+
+fn superseded(root: &Root, expected: Option<&ReleaseId>, live: Option<&ReleaseId>) -> Failure {
+    let shown = |id: Option<&ReleaseId>| id.map_or_else(|| "nothing".to_owned(), |id| format!("`{id}`"));
+    let message = format!("`{}/{}` leads to {}, and {} was expected", root.path, layout::CURRENT, shown(live), shown(expected));
+    failure::hinted(Code::Superseded, message, "another run changed it; make a new plan")
+}
+
+/// The command as it is kept for a later revert: complete in itself, and without variables that may be secret.
+fn recordable(exec: &Exec, helper: &Helper) -> Command {
+    let env: Vec<(String, String)> = exec.env.iter().filter(|(key, _)| key.starts_with("DEPLOYER_")).cloned().collect();
+    let another_user = exec.user.as_ref().is_some_and(|user| *user != helper.user.name);
+    if !another_user && env.is_empty() {
+        return exec.command.clone();
+    }
+    let bare = Exec { env: env.clone(), ..exec.clone() };
+    match exec::argv(&bare, &helper.user) {
+        Ok(argv) if another_user => Command::Argv(argv),
+        Ok(argv) => {
+            let variables = env.into_iter().map(|(key, value)| format!("{key}={value}"));
+            Command::Argv(std::iter::once("/usr/bin/env".to_owned()).chain(variables).chain(argv).collect())
+        }
+        Err(_) => exec.command.clone(),
+    }
+}
+
+/// Appends a line in Capistrano's format to the log that people and other tools read.
+fn log_revision(root: &Root, lock: &Lock, record: &Record, again: bool) -> io::Result<()> {
+    let shown = |text: &str| Shown(text.as_bytes()).to_string();
+    let (by, id) = (shown(&lock.run.by), &record.release.id);
+    let line = if again {
+        format!("{by} rolled back to release {id}\n")
+    } else {
+        let reference = shown(record.release.reference.as_deref().unwrap_or("unknown"));
+        let commit = shown(record.release.commit.as_deref().unwrap_or("unknown"));
+        format!("Branch {reference} (at {commit}) deployed as release {id} by {by}\n")
+    };
+    let mut file = root.dir.open_append(layout::REVISIONS_LOG, 0o644)?;
+    file.write_all(line.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> ReleaseId {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_first_deploy_is_put_back_to_nothing_and_a_missing_release_is_not() {
+        assert_eq!(revert_target(&[], &id("b"), None, |_| true), Ok(None));
+        assert_eq!(revert_target(&[], &id("b"), Some(id("a")), |_| true), Ok(Some(id("a"))));
+        assert_eq!(revert_target(&[], &id("b"), Some(id("a")), |_| false), Err(NoTarget));
+    }
+}

@@ -1,0 +1,273 @@
+//! From an op to the function that does it: what needs the lock, what may run beside others, what writes a stream.
+
+use std::io::{self, Read};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::activate::{self, Verdict};
+use crate::exec::{self, Output};
+use crate::helper::Helper;
+use crate::lock;
+use crate::op::{Answer, Code, Exec, Exited, Failure, Locked, Op, RunInfo, Setup};
+use crate::pipe::{Closed, Request, hold};
+use crate::release::{Record, ReleaseId, State, layout};
+use crate::root::Root;
+use crate::wire::{FrameKind, GRACE_MS};
+use crate::{facts, failure, journal, probe, process, records, recover, setup, store, user};
+
+/// The step under whose name a build's output is kept.
+const BUILD: &str = "build";
+/// What a build that was asked to stop gets, and the time that KILL takes to be noticed.
+const UNLOCK_PATIENCE: Duration = Duration::from_millis(GRACE_MS + 3000);
+
+/// Whether an op must wait for the others that change the host. A build takes long, and changes only its own release.
+pub fn changes_the_host(op: &Op) -> bool {
+    match op {
+        Op::Facts
+        | Op::Build { .. }
+        | Op::Exec(_)
+        | Op::Manifest { .. }
+        | Op::Log { .. }
+        | Op::Verify { .. }
+        | Op::Journal { .. }
+        | Op::Probe { .. } => false,
+        Op::Lock(_)
+        | Op::Unlock
+        | Op::Setup(_)
+        | Op::Begin(_)
+        | Op::Content(_)
+        | Op::Link(_)
+        | Op::Seal { .. }
+        | Op::Fail { .. }
+        | Op::Activate(_)
+        | Op::Confirm { .. }
+        | Op::Revert { .. }
+        | Op::Prune { .. } => true,
+    }
+}
+
+/// Whether an op's stream carries something to the controller.
+pub fn writes_a_stream(op: &Op) -> bool {
+    match op {
+        Op::Build { .. } | Op::Exec(_) | Op::Activate(_) | Op::Revert { .. } | Op::Manifest { .. } | Op::Log { .. } => true,
+        Op::Facts
+        | Op::Lock(_)
+        | Op::Unlock
+        | Op::Setup(_)
+        | Op::Begin(_)
+        | Op::Content(_)
+        | Op::Link(_)
+        | Op::Seal { .. }
+        | Op::Fail { .. }
+        | Op::Confirm { .. }
+        | Op::Prune { .. }
+        | Op::Verify { .. }
+        | Op::Journal { .. }
+        | Op::Probe { .. } => false,
+    }
+}
+
+/// Does what is asked.
+pub fn answer(helper: &Helper, request: &Request, op: Op) -> Result<Answer, Failure> {
+    if request.is_stopped() {
+        return Err(failure::new(Code::Stopped, "stopped before it began"));
+    }
+    match op {
+        Op::Facts => Ok(Answer::Facts(Box::new(facts::read(helper)))),
+        Op::Lock(run) => take_lock(helper, &run).map(Answer::Locked),
+        Op::Unlock => unlock(helper).map(|()| Answer::Done),
+        Op::Setup(wanted) => set_up(helper, &wanted),
+        Op::Begin(begin) => {
+            helper.locked()?;
+            let gid = begin.group.as_deref().map(|name| user::group_id(&helper.children, name)).transpose()?;
+            let root = helper.root()?;
+            let answer = store::begin(&root, &begin, gid, request.input()).map(Answer::Begun)?;
+            helper.spare_is_due.store(store::is_worth_a_spare(&root, &begin.release.id), Ordering::Relaxed);
+            Ok(answer)
+        }
+        Op::Content(content) => {
+            helper.locked()?;
+            store::content(&helper.root()?, &content, request.input(), &|done| request.progress(done)).map(Answer::Written)
+        }
+        Op::Link(links) => {
+            helper.locked()?;
+            store::link(&helper.root()?, &links).map(|()| Answer::Done)
+        }
+        Op::Build { release, exec } => build(helper, request, &release, &exec).map(Answer::Exited),
+        Op::Seal { release, durable } => {
+            helper.locked()?;
+            store::seal(&helper.root()?, &release, durable).map(|at| Answer::Sealed { at })
+        }
+        Op::Fail { release, reason } => fail(helper, &release, &reason).map(|()| Answer::Done),
+        Op::Activate(op) => activate::activate(helper, &*helper.locked()?, &op, request).map(Answer::Activated),
+        Op::Confirm { release } => activate::confirm(helper, &*helper.locked()?, &release).map(|()| Answer::Done),
+        Op::Revert { release, reason } => {
+            let lock = helper.locked()?;
+            let mut output = Output::to(request);
+            activate::put_back(helper, &helper.root()?, &lock, &release, &Verdict::Bad(reason), &mut output).map(Answer::Activated)
+        }
+        Op::Prune { keep, only } => prune(helper, keep, only.as_ref()),
+        Op::Exec(exec) => {
+            let mut output = Output::to(request);
+            helper.run(&exec, vec![helper.mark()], false, &mut output).map(Answer::Exited)
+        }
+        Op::Manifest { release } => {
+            let bytes = store::manifest(&helper.root()?, &release)?;
+            request.send(FrameKind::Data, &bytes).map_err(stopped)?;
+            Ok(Answer::Done)
+        }
+        Op::Log { release, step } => send_log(helper, request, &release, &step).map(|()| Answer::Done),
+        Op::Verify { release } => {
+            let (differences, files) = store::verify(&helper.root()?, &release)?;
+            Ok(Answer::Verified { differences, files })
+        }
+        Op::Journal { last } => read_journal(helper, last),
+        Op::Probe { paths } => Ok(Answer::Probed { paths: paths.iter().map(|path| probe::look(&helper.root_path, path)).collect() }),
+    }
+}
+
+fn stopped(_: Closed) -> Failure {
+    failure::new(Code::Stopped, "stopped while it was sent")
+}
+
+fn take_lock(helper: &Helper, run: &RunInfo) -> Result<Locked, Failure> {
+    if let Some(lock) = hold(&helper.lock).as_ref() {
+        return if lock.run.run == run.run {
+            Ok(Locked::Yes { epoch: lock.epoch, recovered: Vec::new() })
+        } else {
+            Err(failure::new(Code::Refused, format!("this connection holds the lock for run `{}`", lock.run.run)))
+        };
+    }
+    let root = helper.root()?;
+    let lock = match lock::acquire(&root, run)? {
+        Ok(lock) => Arc::new(lock),
+        Err(refused) => return Ok(refused),
+    };
+    // What recovery runs again carries this run's name, so the lock has to be in its place first.
+    *hold(&helper.lock) = Some(Arc::clone(&lock));
+    match recover::run(helper, &root, &lock) {
+        Ok(recovered) => Ok(Locked::Yes { epoch: lock.epoch, recovered }),
+        Err(failure) => {
+            *hold(&helper.lock) = None;
+            Err(failure)
+        }
+    }
+}
+
+/// A build that was asked to stop may take its grace for it, and the lock is not free before it has ended: a run that was interrupted
+/// leaves nothing that the next one meets.
+fn unlock(helper: &Helper) -> Result<(), Failure> {
+    let began = Instant::now();
+    loop {
+        let mut held = hold(&helper.lock);
+        let Some(lock) = held.take() else { return Ok(()) };
+        match Arc::try_unwrap(lock) {
+            Ok(lock) => {
+                drop(held);
+                lock::release(&helper.root()?, lock);
+                return Ok(());
+            }
+            Err(lock) => *held = Some(lock),
+        }
+        drop(held);
+        if began.elapsed() > UNLOCK_PATIENCE {
+            return Err(failure::new(Code::Refused, "the lock is in use: a build is running"));
+        }
+        thread::sleep(process::TICK);
+    }
+}
+
+/// The lock lies in what setup makes, so only a host that was set up before can be locked for it.
+fn set_up(helper: &Helper, wanted: &Setup) -> Result<Answer, Failure> {
+    let has_control = Root::open(&helper.root_path).is_ok_and(|root| root.has_control().unwrap_or(false));
+    if !wanted.check && has_control {
+        helper.locked()?;
+    }
+    setup::set_up(helper, wanted).map(Answer::SetUp)
+}
+
+fn fail(helper: &Helper, release: &ReleaseId, reason: &str) -> Result<(), Failure> {
+    let (lock, root) = (helper.locked()?, helper.root()?);
+    store::fail(&root, release, reason)?;
+    activate::note(&root, &lock, "failed", Some(release), None, Some(reason.to_owned()))
+}
+
+fn prune(helper: &Helper, keep: u32, only: Option<&ReleaseId>) -> Result<Answer, Failure> {
+    let (lock, root) = (helper.locked()?, helper.root()?);
+    let (removed, kept) = store::prune(&root, keep, only)?;
+    for release in &removed {
+        activate::note(&root, &lock, "pruned", Some(release), None, None)?;
+    }
+    Ok(Answer::Pruned { removed, kept })
+}
+
+/// Builds a release in its own directory. What a dead helper's build left running there is ended first.
+fn build(helper: &Helper, request: &Request, release: &ReleaseId, exec: &Exec) -> Result<Exited, Failure> {
+    let (lock, root) = (helper.locked()?, helper.root()?);
+    let record = records::read(&root, release).map_err(|error| failure::io("read", layout::record(release), &error))?;
+    let record = record.ok_or_else(|| failure::new(Code::NotFound, format!("`{release}` is not a release of this host")))?;
+    match record.state {
+        State::Uploaded | State::Building => {}
+        State::Uploading | State::Sealed | State::Active | State::Confirmed | State::Retired | State::Failed | State::Bad => {
+            return Err(failure::new(Code::Refused, format!("release `{release}` cannot be built: it is not freshly uploaded")));
+        }
+    }
+    if let (count, false) = exec::end_builds(&root, release)? {
+        return Err(failure::new(Code::Refused, format!("{count} processes of an earlier build of `{release}` cannot be ended")));
+    }
+    let path = layout::log(release, BUILD);
+    let log = open_log(&root, release, &path).map_err(|error| failure::io("write", &path, &error))?;
+    write(&root, &Record { state: State::Building, ..record })?;
+    activate::note_begun(&root, &lock, "build-started", release, None)?;
+    let marks = vec![helper.mark(), exec::build_mark(&root, release)?];
+    let mut output = Output::to_both(request, log);
+    let result = helper.run(exec, marks, false, &mut output);
+    let why = match &result {
+        Ok(exited) if exited.is_success() => None,
+        Ok(exited) => Some(format!("the build ended with {:?}", exited.end)),
+        Err(failure) => Some(failure.message.clone()),
+    };
+    if let Some(why) = &why {
+        store::fail(&root, release, why)?;
+    }
+    let what = if why.is_none() { "built" } else { "build-failed" };
+    activate::note(&root, &lock, what, Some(release), None, why)?;
+    result
+}
+
+fn open_log(root: &Root, release: &ReleaseId, path: &str) -> io::Result<std::fs::File> {
+    root.dir.make_dirs(format!("{}/{release}", layout::LOGS), 0o700)?;
+    let log = root.dir.open_append(path, 0o600)?;
+    // A second build of the same release replaces the log of the first.
+    log.set_len(0)?;
+    Ok(log)
+}
+
+fn write(root: &Root, record: &Record) -> Result<(), Failure> {
+    records::write(root, record).map_err(|error| failure::io("write", layout::record(&record.release.id), &error))
+}
+
+fn send_log(helper: &Helper, request: &Request, release: &ReleaseId, step: &str) -> Result<(), Failure> {
+    if step.is_empty() || step.len() > 40 || !step.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
+        return Err(failure::new(Code::Refused, "the name of a step is of lower-case letters and `-`"));
+    }
+    let path = layout::log(release, step);
+    let wrong = |error: &io::Error| failure::io("read", &path, error);
+    let mut file = helper.root()?.dir.open_file(&path).map_err(|error| wrong(&error))?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match file.read(&mut buffer).map_err(|error| wrong(&error))? {
+            0 => return Ok(()),
+            count => request.send(FrameKind::Data, &buffer[..count]).map_err(stopped)?,
+        }
+    }
+}
+
+fn read_journal(helper: &Helper, last: u32) -> Result<Answer, Failure> {
+    let mut events = journal::read(&helper.root()?).map_err(|error| failure::io("read", layout::JOURNAL, &error))?;
+    let most = usize::try_from(last).unwrap_or(usize::MAX);
+    events.drain(..events.len().saturating_sub(most));
+    Ok(Answer::Journal { events })
+}

@@ -1,0 +1,163 @@
+//! The host's lock: a `flock` on a file that is never removed. It lives as long as its holder, so there is nothing to expire and
+//! nothing to clean. Beside it are the epoch, which each holder raises, and who the holder is, for people.
+
+use std::fs::File;
+use std::io;
+
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+use serde::{Deserialize, Serialize};
+
+use crate::failure;
+use crate::op::{Code, Failure, Hold, Locked, RunInfo};
+use crate::release::{FORMAT, layout};
+use crate::root::Root;
+use crate::{facts, process, records};
+
+/// A reader that looks whether there is a holder has the lock for microseconds: that is not a holder.
+const TRIES: u32 = 10;
+const BETWEEN: std::time::Duration = std::time::Duration::from_millis(3);
+
+/// The lock, held. Dropping it lets it go.
+#[derive(Debug)]
+pub struct Lock {
+    /// Closes with the process, on exec too: only this helper holds it.
+    _file: File,
+    pub epoch: u64,
+    pub run: RunInfo,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Holder {
+    #[serde(flatten)]
+    run: RunInfo,
+    pid: u32,
+}
+
+/// Takes the lock without waiting, or says who has it.
+pub fn acquire(root: &Root, run: &RunInfo) -> Result<Result<Lock, Locked>, Failure> {
+    refuse_unfit(root)?;
+    root.ensure_control().map_err(|error| failure::io("set up", format!("{}/{}", root.path, layout::CONTROL), &error))?;
+    if let Some(hold) = hold_record(root) {
+        return Ok(Err(Locked::Held(hold)));
+    }
+    let file = open(root)?;
+    for attempt in 0..TRIES {
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return raise_epoch(root, file, run).map(Ok),
+            Err(Errno::WOULDBLOCK | Errno::INTR) if attempt + 1 < TRIES => std::thread::sleep(BETWEEN),
+            Err(Errno::WOULDBLOCK | Errno::INTR) => break,
+            Err(error) => return Err(failure::io("lock", layout::LOCK, &error.into())),
+        }
+    }
+    Ok(Err(Locked::Busy(holder_text(root).unwrap_or_else(unknown))))
+}
+
+/// Waits for the lock as the dead man of the run that had it in `epoch`. None if another run had it since.
+pub fn wait(root: &Root, epoch: u64, run: &RunInfo) -> Result<Option<Lock>, Failure> {
+    let file = open(root)?;
+    loop {
+        match rustix::fs::flock(&file, FlockOperation::LockExclusive) {
+            Ok(()) => break,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(failure::io("lock", layout::LOCK, &error.into())),
+        }
+    }
+    if read_epoch(root)? != epoch {
+        return Ok(None);
+    }
+    write_holder(root, run)?;
+    Ok(Some(Lock { _file: file, epoch, run: run.clone() }))
+}
+
+/// Lets the lock go.
+pub fn release(root: &Root, lock: Lock) {
+    // Best effort: text without a flock is not believed.
+    let _ = root.dir.unlink(layout::HOLDER);
+    drop(lock);
+}
+
+/// Says who holds the lock now, if anybody does. Changes nothing.
+pub fn holder(root: &Root) -> Option<RunInfo> {
+    let file = root.dir.open_file(layout::LOCK).ok()?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
+        Err(Errno::WOULDBLOCK) => Some(holder_text(root).unwrap_or_else(unknown)),
+        Ok(()) | Err(_) => None,
+    }
+}
+
+/// Reads a person's freeze. One that cannot be read freezes as well: a check that cannot be made denies.
+pub fn hold_record(root: &Root) -> Option<Hold> {
+    let unreadable = |why: String| Hold { id: "unreadable".into(), by: "unknown".into(), reason: why, since: 0 };
+    match root.dir.read(layout::HOLD, 64 * 1024) {
+        Ok(bytes) => Some(serde_json::from_slice(&bytes).unwrap_or_else(|error| unreadable(format!("`{}`: {error}", layout::HOLD)))),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => Some(unreadable(format!("`{}`: {}", layout::HOLD, failure::cause(&error)))),
+    }
+}
+
+/// Refuses what a newer deployer wrote, and file systems whose flock is not to be trusted.
+fn refuse_unfit(root: &Root) -> Result<(), Failure> {
+    let newer = records::scan(root).map_err(|error| failure::io("read", layout::RECORDS, &error))?.newer_format;
+    if let Some(format) = newer {
+        return Err(failure::hinted(
+            Code::NewerFormat,
+            format!("`{}` was written by a newer deployer: format {format}, where {FORMAT} is the newest known here", root.path),
+            "use the newer deployer",
+        ));
+    }
+    let kind = facts::filesystem(root);
+    if ["nfs", "cifs", "smb2", "9p", "afs", "ceph"].contains(&kind.as_str()) {
+        return Err(failure::hinted(
+            Code::Refused,
+            format!("`{}` is on a network file system (`{kind}`), where a lock cannot be trusted", root.path),
+            "put the root on a local disk; `shared` may be a network file system",
+        ));
+    }
+    Ok(())
+}
+
+fn open(root: &Root) -> Result<File, Failure> {
+    root.dir.open_lock(layout::LOCK, 0o600).map_err(|error| failure::io("open", layout::LOCK, &error))
+}
+
+fn raise_epoch(root: &Root, file: File, run: &RunInfo) -> Result<Lock, Failure> {
+    let epoch = read_epoch(root)?.saturating_add(1);
+    let text = format!("{epoch}\n");
+    // Whoever could still act under an older epoch ends with this boot, so it need not survive it; but it must stay readable.
+    root.dir.replace_whole(layout::EPOCH, text.as_bytes(), 0o600).map_err(|error| failure::io("write", layout::EPOCH, &error))?;
+    write_holder(root, run)?;
+    Ok(Lock { _file: file, epoch, run: run.clone() })
+}
+
+/// Reads the epoch of the last run that had the lock.
+pub fn read_epoch(root: &Root) -> Result<u64, Failure> {
+    match root.dir.read(layout::EPOCH, 64) {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            text.trim().parse().map_err(|_| {
+                // A number that was used before would let a dead man of an old run believe that it is still his turn.
+                let hint = format!("when no run is at work there, remove it: `rm {}/{}`", root.path, layout::EPOCH);
+                failure::hinted(Code::Refused, format!("`{}` is not a number", layout::EPOCH), hint)
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(failure::io("read", layout::EPOCH, &error)),
+    }
+}
+
+fn write_holder(root: &Root, run: &RunInfo) -> Result<(), Failure> {
+    let text = serde_json::to_vec(&Holder { run: run.clone(), pid: std::process::id() });
+    let written = text.map_err(io::Error::from).and_then(|text| root.dir.replace_unsynced(layout::HOLDER, &text, 0o600));
+    written.map_err(|error| failure::io("write", layout::HOLDER, &error))
+}
+
+/// Reads who holds the lock, as far as the text is of a process that lives.
+fn holder_text(root: &Root) -> Option<RunInfo> {
+    let holder: Holder = serde_json::from_slice(&root.dir.read(layout::HOLDER, 64 * 1024).ok()?).ok()?;
+    process::read(&format!("/proc/{}/stat", holder.pid)).map(|_| holder.run)
+}
+
+fn unknown() -> RunInfo {
+    RunInfo { run: "unknown".into(), by: "another run".into(), what: "starting or ending".into(), since: 0 }
+}
