@@ -22,8 +22,12 @@ pub mod error;
 pub mod event;
 /// The exit codes.
 pub mod exit;
+/// Bytes, counts and durations for people.
+pub mod figures;
 /// What can be asked of a host, and what it answers.
 pub mod op;
+/// What a kind of project needs to be built offline, as data.
+pub mod recipe;
 /// Release ids, states, records, and where things lie on a host.
 pub mod release;
 /// Paths, digests and manifests of trees.
