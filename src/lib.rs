@@ -7,8 +7,15 @@
 
 // Work.
 
+/// The three stages of a deploy.
+pub mod stage;
+
 // Doors: the only code that touches the world.
 
+/// Mirrors, resolves and exports git revisions.
+pub mod git;
+/// Walks a directory of this machine into a manifest.
+pub mod walk;
 /// Frames and messages of the byte pipe to a helper.
 pub mod wire;
 

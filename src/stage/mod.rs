@@ -1,0 +1,3 @@
+//! The stages of a deploy.
+
+pub mod local;
