@@ -7,6 +7,8 @@
 
 // Work.
 
+/// One host with its open session: requests in, answers and streams out.
+pub mod host;
 /// The three stages of a deploy.
 pub mod stage;
 
@@ -14,6 +16,8 @@ pub mod stage;
 
 /// Mirrors, resolves and exports git revisions.
 pub mod git;
+/// What opens a byte pipe to a host, and puts a helper at its other end.
+pub mod session;
 /// Walks a directory of this machine into a manifest.
 pub mod walk;
 /// Frames and messages of the byte pipe to a helper.
