@@ -16,6 +16,8 @@ pub mod stage;
 
 /// Mirrors, resolves and exports git revisions.
 pub mod git;
+/// Throwaway hosts and a sample project, for the demo, the tests and the benchmark.
+pub mod sandbox;
 /// What opens a byte pipe to a host, and puts a helper at its other end.
 pub mod session;
 /// Walks a directory of this machine into a manifest.
