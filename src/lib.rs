@@ -5,6 +5,9 @@
 
 // Edge: arguments in, text and exit code out.
 
+/// Events as text: terminal, log, NDJSON, the run store, and the screens of the commands.
+pub mod report;
+
 // Work.
 
 /// One host with its open session: requests in, answers and streams out.

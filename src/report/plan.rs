@@ -1,0 +1,202 @@
+//! The screen of `plan`: what a deploy would do, what would stop it, and what cannot be known.
+
+use serde::Serialize;
+
+use crate::figures::{bytes, count, counted, duration};
+use crate::report::fold::Names;
+use crate::report::paper::{Paper, table};
+use crate::report::phrases::short_commit;
+use crate::report::run::shown_command;
+use crate::report::status::written;
+
+/// What a deploy would do.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanView {
+    pub project: String,
+    pub env: String,
+    pub rev: String,
+    pub reference: String,
+    pub subject: String,
+    /// Between what is live and the revision; none where it cannot be told.
+    pub commits: Option<u32>,
+    pub files: Option<u32>,
+    pub tree_files: u64,
+    pub tree_bytes: u64,
+    /// One row a host, in the order of the environment.
+    pub hosts: Vec<PlanRow>,
+    pub build: Option<PlanBuild>,
+    /// `push`, `link`, `build` … in the order in which they come.
+    pub steps: Vec<String>,
+    /// The sizes of the activation waves.
+    pub waves: Vec<u32>,
+    pub warnings: Vec<String>,
+    /// What only the deploy itself can find out.
+    pub unknowns: Vec<String>,
+    pub blockers: Vec<Blocker>,
+}
+
+/// What would happen on one host.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanRow {
+    pub host: String,
+    /// The commit that is live.
+    pub from: Option<String>,
+    /// Content to send; none where it is not known before the deploy.
+    pub push_bytes: Option<u64>,
+    /// `new`, `kept build`, `already live` …
+    pub action: String,
+    pub free_bytes: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanBuild {
+    /// An argv, or one text for a shell.
+    pub command: Vec<String>,
+    /// `blocked`, `none`, `host`.
+    pub network: String,
+    pub timeout_secs: f64,
+}
+
+/// Something that would stop the deploy, and what removes it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Blocker {
+    pub hosts: Vec<String>,
+    pub what: String,
+    pub fix: Option<String>,
+}
+
+impl PlanView {
+    #[must_use]
+    pub fn text(&self, paper: Paper) -> String {
+        let hosts: Vec<String> = self.hosts.iter().map(|row| row.host.clone()).collect();
+        let names = Names::new(&hosts);
+        let mut lines =
+            vec![format!("{} → {} · {} · read-only, nothing was changed", self.project, self.env, counted(hosts.len() as u64, "host"))];
+        let mut tell = |label: &str, text: &str| lines.push(format!("  {label:<9}  {text}"));
+        tell("rev", &self.revision());
+        tell("tree", &format!("{}, {}", counted(self.tree_files, "file"), bytes(self.tree_bytes)));
+        if let Some(build) = &self.build {
+            let command = if let [text] = build.command.as_slice() { text.clone() } else { shown_command(&build.command) };
+            tell("build", &format!("{command} · network {}, at most {}", build.network, duration(build.timeout_secs)));
+        }
+        let waves: Vec<String> = self.waves.iter().map(|wave| count((*wave).into())).collect();
+        let waves = if waves.len() > 1 { format!(" · waves of {}", waves.join(", ")) } else { String::new() };
+        tell("steps", &format!("{}{waves}", self.steps.join(" → ")));
+        self.warnings.iter().for_each(|warning| tell("watch out", warning));
+        let rows: Vec<Vec<String>> = self.rows(&names).into_iter().map(|row| row.iter().map(|cell| paper.safe(cell)).collect()).collect();
+        lines.extend(table(&rows, 2).into_iter().map(|row| format!("  {row}")));
+        lines.extend(self.unknowns.iter().map(|unknown| format!("  unknown    {unknown}")));
+        for blocker in &self.blockers {
+            let hosts = names.fold(blocker.hosts.iter().map(String::as_str));
+            let who = if hosts.is_empty() { String::new() } else { format!("{hosts}: ") };
+            let fix = blocker.fix.as_ref().map_or(String::new(), |fix| format!(". Fix: {fix}"));
+            lines.push(format!("  would stop: {who}{}{fix}", blocker.what));
+        }
+        written(&lines, paper)
+    }
+
+    fn revision(&self) -> String {
+        let mut from: Vec<&str> = self.hosts.iter().map(|row| row.from.as_deref().map_or("none", short_commit)).collect();
+        from.sort_unstable();
+        from.dedup();
+        let to = if self.rev.is_empty() { self.reference.as_str() } else { short_commit(&self.rev) };
+        let reference =
+            if self.rev.is_empty() || self.rev.starts_with(&self.reference) { String::new() } else { format!(" ({})", self.reference) };
+        let figures = [self.commits.map(|n| counted(n.into(), "commit")), self.files.map(|n| counted(n.into(), "file"))];
+        let figures: Vec<String> = figures.into_iter().flatten().collect();
+        let figures = if figures.is_empty() { String::new() } else { format!(" · {}", figures.join(", ")) };
+        let subject = if self.subject.is_empty() { String::new() } else { format!(" \"{}\"", self.subject) };
+        format!("{} → {to}{reference}{subject}{figures}", from.join(", "))
+    }
+
+    fn rows(&self, names: &Names) -> Vec<Vec<String>> {
+        let mut groups: Vec<(&PlanRow, Vec<&str>)> = Vec::new();
+        for row in &self.hosts {
+            let alike = |(other, _): &&mut (&PlanRow, Vec<&str>)| other.cells() == row.cells();
+            match groups.iter_mut().find(alike) {
+                Some((_, hosts)) => hosts.push(&row.host),
+                None => groups.push((row, vec![&row.host])),
+            }
+        }
+        let head = ["HOSTS", "FROM", "PUSH", "DISK FREE", ""].map(str::to_owned).to_vec();
+        let row = |(row, hosts): (&PlanRow, Vec<&str>)| std::iter::once(names.fold(hosts)).chain(row.cells()).collect();
+        std::iter::once(head).chain(groups.into_iter().map(row)).collect()
+    }
+}
+
+impl PlanRow {
+    /// What a person reads: rows that read the same are the same.
+    fn cells(&self) -> [String; 4] {
+        let unknown = || "?".to_owned();
+        [
+            self.from.as_deref().map_or_else(|| "none".to_owned(), |from| short_commit(from).to_owned()),
+            self.push_bytes.map_or_else(unknown, bytes),
+            self.free_bytes.map_or_else(unknown, bytes),
+            self.action.clone(),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use snapbox::{assert_data_eq, str};
+
+    use super::*;
+
+    #[test]
+    fn a_plan_says_what_would_happen_where_and_what_would_stop_it() {
+        let row = |n: u32| PlanRow {
+            host: format!("app{n:02}.example.net"),
+            from: (n != 12).then(|| "9f8e7d6a1b2c3d".to_owned()),
+            push_bytes: (n != 12).then_some(2_100_000),
+            action: if n == 3 { "kept build" } else { "new" }.to_owned(),
+            free_bytes: Some(11_600_000_000),
+        };
+        let view = PlanView {
+            project: "boskel".into(),
+            env: "prod".into(),
+            rev: "a1b2c3d4e5f60718293a4b5c6d7e8f9012345678".into(),
+            reference: "v2.8.0".into(),
+            subject: "Release \u{1b}[31m2.8.0".into(),
+            commits: Some(61),
+            files: Some(148),
+            tree_files: 1_204,
+            tree_bytes: 18_340_000,
+            hosts: (1..=12).map(row).collect(),
+            build: Some(PlanBuild {
+                command: ["venv/bin/buildout", "-c", "my file.cfg"].map(str::to_owned).to_vec(),
+                network: "blocked".into(),
+                timeout_secs: 900.0,
+            }),
+            steps: ["lock", "push", "link", "build", "activate", "check", "prune"].map(str::to_owned).to_vec(),
+            waves: vec![1, 2, 9],
+            warnings: vec!["the work tree has changes that are not committed: only commits travel".into()],
+            unknowns: vec!["what app12 must be sent: it holds no release to compare with".into()],
+            blockers: vec![Blocker {
+                hosts: vec!["app07.example.net".into()],
+                what: "`shared/etc/site.cfg` is missing".into(),
+                fix: Some("deployer setup -e prod -H app07".into()),
+            }],
+        };
+        assert_data_eq!(
+            view.text(Paper::PLAIN),
+            str![[r#"
+boskel → prod · 12 hosts · read-only, nothing was changed
+  rev        9f8e7d6, none → a1b2c3d (v2.8.0) "Release /u{1b}[31m2.8.0" · 61 commits, 148 files
+  tree       1,204 files, 18.3 MB
+  build      venv/bin/buildout -c 'my file.cfg' · network blocked, at most 15:00
+  steps      lock → push → link → build → activate → check → prune · waves of 1, 2, 9
+  watch out  the work tree has changes that are not committed: only commits travel
+  HOSTS             FROM     PUSH    DISK FREE
+  app[01-02,04-11]  9f8e7d6  2.1 MB  11.6 GB    new
+  app03             9f8e7d6  2.1 MB  11.6 GB    kept build
+  app12             none     ?       11.6 GB    new
+  unknown    what app12 must be sent: it holds no release to compare with
+  would stop: app07: `shared/etc/site.cfg` is missing. Fix: deployer setup -e prod -H app07
+
+"#]]
+        );
+        assert!(view.text(Paper { color: false, unicode: false }).is_ascii());
+        assert_eq!(serde_json::to_value(&view).unwrap()["hosts"][11]["push_bytes"], serde_json::Value::Null);
+    }
+}
