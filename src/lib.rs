@@ -12,6 +12,8 @@ pub mod report;
 
 /// One host with its open session: requests in, answers and streams out.
 pub mod host;
+/// The hosts that `deploy.toml` leaves to others: a file, a program, Ansible, the ssh config.
+pub mod inventory;
 /// The three stages of a deploy.
 pub mod stage;
 
