@@ -5,15 +5,23 @@
 
 // Edge: arguments in, text and exit code out.
 
+/// The command line.
+pub mod cli;
+/// One file a verb: wires config, plan, stages and report.
+pub mod command;
 /// Events as text: terminal, log, NDJSON, the run store, and the screens of the commands.
 pub mod report;
 
 // Work.
 
+/// The same work on many hosts.
+pub mod fleet;
 /// One host with its open session: requests in, answers and streams out.
 pub mod host;
 /// The hosts that `deploy.toml` leaves to others: a file, a program, Ansible, the ssh config.
 pub mod inventory;
+/// Waves, barrier, budget: pure decisions.
+pub mod rollout;
 /// The three stages of a deploy.
 pub mod stage;
 
@@ -44,6 +52,8 @@ pub mod exit;
 pub mod figures;
 /// What can be asked of a host, and what it answers.
 pub mod op;
+/// Environment, wanted release and facts in, a plan out.
+pub mod plan;
 /// What a kind of project needs to be built offline, as data.
 pub mod recipe;
 /// Release ids, states, records, and where things lie on a host.

@@ -1,3 +1,6 @@
-//! The stages of a deploy.
+//! The three stages of a deploy, and how a command's output becomes events.
 
 pub mod local;
+pub mod output;
+pub mod remote;
+pub mod transfer;

@@ -1,0 +1,393 @@
+//! The command line: verbs, flags, help. `clap` stays in this file.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::Styles;
+use clap::builder::styling::AnsiColor;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default());
+
+const EXAMPLES: &str = "\
+Everyday:
+  deployer deploy --rev master -e staging     push, build offline, switch, check
+  deployer plan -e prod --rev v2.8.0          what that would do; changes nothing
+  deployer rollback -e prod                   back to what was live before
+  deployer status -e prod                     what is live where
+  deployer releases -e prod                   what each host keeps
+  deployer logs -H app07 --step build         the output of the last run
+
+Hosts:
+  run -- CMD   setup   prune   doctor   hosts   hosts trust HOST
+
+Project:
+  config show|check   demo   completions
+
+`deployer VERB --help` explains a verb. Exit codes are in the README.";
+
+/// Deploys a git revision to many hosts over SSH: exported exactly, pushed by difference, built offline, switched atomically.
+#[derive(Debug, Parser)]
+#[command(name = "deployer", version, styles = STYLES, after_help = EXAMPLES, disable_help_subcommand = true, help_template = "{about}\nUsage: {usage}{after-help}", after_long_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Flags that every verb takes, before or after it.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Common flags")]
+pub struct Common {
+    /// The environment; needed if there are several and `[defaults] env` names none.
+    #[arg(short = 'e', long = "env", global = true, env = "DEPLOYER_ENV", value_name = "NAME")]
+    pub env: Option<String>,
+    /// Narrow to hosts: a name, `app[01-04]`, a glob, `@role`, `label=value`, `!app03`, `@failed`; repeatable, or with commas.
+    #[arg(short = 'H', long = "host", global = true, value_name = "PATTERN")]
+    pub hosts: Vec<String>,
+    /// Narrow to the hosts of a role; repeatable.
+    #[arg(short = 'R', long = "role", global = true, value_name = "NAME", value_delimiter = ',')]
+    pub roles: Vec<String>,
+    /// Start in this directory.
+    #[arg(short = 'C', global = true, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// The config file; otherwise `deploy.toml` here or above, up to the repository's root.
+    #[arg(short = 'c', long, global = true, env = "DEPLOYER_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Set one key of the environment: `--set build.timeout=5m`; repeatable.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Answer the question of a protected environment.
+    #[arg(short = 'y', long, global = true)]
+    pub yes: bool,
+    /// Fail rather than ask (automatic without a terminal).
+    #[arg(long, global = true)]
+    pub no_input: bool,
+    /// Machine output on stdout: a document, or NDJSON for verbs that run for long.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// NDJSON to a file, beside what people see.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// How progress is shown.
+    #[arg(long, global = true, value_enum, default_value_t = Progress::Auto, env = "DEPLOYER_PROGRESS")]
+    pub progress: Progress,
+    /// Which CI's log commands are written.
+    #[arg(long, global = true, value_enum, default_value_t = Ci::Auto)]
+    pub ci: Ci,
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto)]
+    pub color: Color,
+    #[arg(long, global = true, hide = true)]
+    pub no_color: bool,
+    /// Say more: commands, then remote output, then sessions.
+    #[arg(short = 'v', long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Say less: the end and errors, then errors only.
+    #[arg(short = 'q', long, global = true, action = clap::ArgAction::Count)]
+    pub quiet: u8,
+    /// Hosts that build at one time.
+    #[arg(short = 'j', long, global = true, value_name = "N")]
+    pub parallel: Option<u32>,
+    #[arg(short = 'u', long, global = true, value_name = "USER", env = "DEPLOYER_USER")]
+    pub user: Option<String>,
+    #[arg(long, global = true, value_name = "PORT")]
+    pub port: Option<u16>,
+    /// A private key; repeatable.
+    #[arg(short = 'i', long = "identity", global = true, value_name = "KEY")]
+    pub identities: Vec<PathBuf>,
+    /// Another ssh config than your own; `none` reads none.
+    #[arg(short = 'F', long, global = true, value_name = "FILE")]
+    pub ssh_config: Option<PathBuf>,
+    /// Let root of the hosts use the keys of your agent while you are connected; this needs the system's `ssh`.
+    #[arg(short = 'A', long, global = true)]
+    pub forward_agent: bool,
+    /// Ask about host keys that are not known yet, and remember them; only at a terminal.
+    #[arg(long, global = true)]
+    pub trust_first_use: bool,
+    /// What connects: the built-in client, the system's `ssh`, or a process on this machine.
+    #[arg(long, global = true, value_enum)]
+    pub session: Option<Session>,
+    /// Seconds, or `10s`, `1m`.
+    #[arg(long, global = true, value_name = "TIME")]
+    pub connect_timeout: Option<String>,
+    #[arg(long, global = true, value_name = "N")]
+    pub connect_retries: Option<u32>,
+    /// The longest a build or command may take.
+    #[arg(long, global = true, value_name = "TIME")]
+    pub timeout: Option<String>,
+    /// The longest a build may be silent.
+    #[arg(long, global = true, value_name = "TIME")]
+    pub idle_timeout: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Progress {
+    Auto,
+    Live,
+    Log,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Ci {
+    Auto,
+    Github,
+    Gitlab,
+    None,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Session {
+    Ssh2,
+    Openssh,
+    Local,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnFailure {
+    /// Put back every host that this run had switched.
+    Rollback,
+    /// Leave what is switched and stop.
+    Stop,
+    /// Go on with the other hosts.
+    Continue,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnUnreachable {
+    Fail,
+    Skip,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Push a revision to every host, build it there, switch to it, check.
+    Deploy(Deploy),
+    /// Say what a deploy would do; changes nothing.
+    Plan(Plan),
+    /// Point `current` at an older release that was confirmed and is still on the hosts.
+    Rollback(Rollback),
+    /// What is live where.
+    Status(Status),
+    /// The releases each host keeps.
+    Releases,
+    /// The stored output of a run.
+    Logs(Logs),
+    /// Run a command on the hosts.
+    Run(Run),
+    /// List the hosts of the environment, or trust one's key.
+    Hosts(Hosts),
+    /// Prepare hosts: directories, modes, the virtual environment.
+    Setup(Setup),
+    /// Remove releases that retention does not keep, or one by name.
+    Prune(Prune),
+    /// Check this computer, the config and every host.
+    Doctor(Doctor),
+    /// Show or check the effective config.
+    #[command(subcommand)]
+    Config(Config),
+    /// The whole cycle on throwaway hosts of this machine.
+    Demo(Demo),
+    /// Print the completion script of a shell.
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// What is deployed.
+#[derive(Clone, Debug, Args)]
+pub struct What {
+    /// Branch, tag or commit; otherwise the environment's `rev`.
+    #[arg(short = 'r', long, value_name = "REV")]
+    pub rev: Option<String>,
+    /// Refuse if the revision is any other commit than this.
+    #[arg(long, value_name = "SHA")]
+    pub expect: Option<String>,
+    /// Send this directory instead of a revision.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["expect"])]
+    pub tree: Option<PathBuf>,
+    /// Make the release anew although the hosts have it.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Deploy {
+    #[command(flatten)]
+    pub what: What,
+    /// Only say what would happen; the same as `plan`.
+    #[arg(short = 'n', long)]
+    pub dry_run: bool,
+    /// Cumulative sizes of the activation waves: `1,25%,100%`.
+    #[arg(long, value_name = "SIZES", value_delimiter = ',')]
+    pub waves: Vec<String>,
+    /// What follows a failed activation or check.
+    #[arg(long, value_enum)]
+    pub on_failure: Option<OnFailure>,
+    /// What an unreachable host means.
+    #[arg(long, value_enum)]
+    pub on_unreachable: Option<OnUnreachable>,
+    /// Failed hosts that do not stop the others: `2` or `10%`.
+    #[arg(long, value_name = "N|N%")]
+    pub max_failures: Option<String>,
+    /// Wait for a lock instead of failing.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub wait_lock: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Plan {
+    #[command(flatten)]
+    pub what: What,
+    /// Exit 20 if there is anything to do.
+    #[arg(long)]
+    pub exit_code: bool,
+    /// List every commit.
+    #[arg(long)]
+    pub changes: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Rollback {
+    /// A release's id, or `~N` for the N-th confirmed release before the live one.
+    #[arg(long, value_name = "ID|~N")]
+    pub to: Option<String>,
+    /// Wait for a lock instead of failing.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub wait_lock: Option<Duration>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Status {
+    /// Compare every file of the live release with its manifest.
+    #[arg(long)]
+    pub verify: bool,
+    /// Exit 20 unless all hosts serve one unmodified release.
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Logs {
+    /// A run's id; otherwise the last run of the environment.
+    pub run: Option<String>,
+    /// Only this step: `build`, `activate`, `check` …
+    #[arg(long, value_name = "STEP")]
+    pub step: Option<String>,
+    /// List the stored runs.
+    #[arg(long)]
+    pub list: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    /// The command and its arguments. One argument is a shell's text, several are an argv that no shell sees.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<String>,
+    /// Where it runs: an absolute path, or `{current}`, `{root}`, `{shared}`; otherwise the login user's home.
+    #[arg(long, value_name = "PATH")]
+    pub cwd: Option<String>,
+    /// Run it as this user, with `sudo -n`.
+    #[arg(long = "as", value_name = "USER")]
+    pub as_user: Option<String>,
+    /// Run it as root, with `sudo -n`.
+    #[arg(long, conflicts_with = "as_user")]
+    pub sudo: bool,
+    /// On one host only: the first.
+    #[arg(long)]
+    pub once: bool,
+    /// Print lines as they come, each with its host.
+    #[arg(long)]
+    pub stream: bool,
+    /// One host: its output as it is, and its exit code.
+    #[arg(long, conflicts_with_all = ["stream", "json"])]
+    pub raw: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(subcommand_negates_reqs = true)]
+pub struct Hosts {
+    #[command(subcommand)]
+    pub action: Option<HostsAction>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum HostsAction {
+    /// Show the key of a host, and remember it once you have compared its fingerprint.
+    Trust {
+        /// A host of the environment, or any name that ssh knows, as a bastion's.
+        host: String,
+        /// The fingerprint that the host must show; with `--yes` nothing is asked.
+        #[arg(long, value_name = "SHA256:…")]
+        fingerprint: Option<String>,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Setup {
+    /// Only tell what would be done.
+    #[arg(long)]
+    pub check: bool,
+    /// Print the lines of sudoers that activation and check need.
+    #[arg(long, conflicts_with = "check")]
+    pub print_sudoers: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Prune {
+    /// Remove this release, whatever retention says.
+    #[arg(long, value_name = "ID")]
+    pub release: Option<String>,
+    /// Confirm by naming the environment.
+    #[arg(long, value_name = "ENV")]
+    pub confirm: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Doctor {
+    /// Exit 20 if there is a problem or warning.
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Config {
+    /// Print the effective config of the environment.
+    Show {
+        /// Say where each value comes from.
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Validate the file and every environment in it.
+    Check,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Demo {
+    /// Leave hosts and files for a look around, until Enter is pressed.
+    #[arg(long)]
+    pub keep: bool,
+}
+
+/// Names a value as it is written, on the command line and in the file.
+#[must_use]
+pub fn name_of<V: ValueEnum + Copy>(value: V) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
+/// Reads `90`, `90s`, `15m` or `1h`.
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::config::quantity::duration(text).map_err(|error| error.to_string())
+}

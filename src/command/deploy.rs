@@ -1,0 +1,330 @@
+//! `deploy`: the three stages on every host, as one transaction.
+//!
+//! Longer than most files because the order of a deploy is told here and nowhere else; what is done in each step is in `stage/`.
+
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cli::{self, Common};
+use crate::command::failure::{self, HostFailure};
+use crate::command::interrupt::Interrupt;
+use crate::command::locks;
+use crate::command::material::Material;
+use crate::command::outcome;
+use crate::command::scene::{self, Ended, Scene};
+use crate::config::environment::{Environment, OnUnreachable};
+use crate::error::Error;
+use crate::event::{Event, Events, Severity, Status, Step};
+use crate::exit::Exit;
+use crate::fleet::{self, Connected, Done, Tally};
+use crate::host::Host;
+use crate::op::Facts;
+use crate::plan::{self, Action, HostPlan, Need, Wanted};
+use crate::release::ReleaseId;
+use crate::rollout::{self, Amount, Barrier};
+
+mod activate;
+mod ending;
+mod prepare;
+
+const STOPPING: &str = "Stopping at the next safe point. (^C again leaves at once)";
+
+/// Runs the verb.
+pub async fn deploy(common: &Common, args: &cli::Deploy) -> Result<Exit, Error> {
+    let scene = Scene::set(common, &scene::deploy_overrides(common, args)).await?;
+    consent(common, &scene.environment, "Deploy", args.what.rev.as_deref().or(scene.environment.rev.as_deref()))?;
+    let (events, reporter) = scene.start(common, "deploy");
+    let interrupt = Interrupt::listen(STOPPING);
+    let hosts = scene.environment.targets.len();
+    let deploy = Deploy { scene: &scene, environment: &scene.environment, events: &events, interrupt, args };
+    let ended = deploy.run().await.unwrap_or_else(|error| Ended::by(error, hosts));
+    Ok(scene::finish(&scene, events, reporter, ended))
+}
+
+/// Asks before a protected environment is changed. Without a terminal `--yes` is the only answer.
+pub fn consent(common: &Common, environment: &Environment, action: &str, what: Option<&str>) -> Result<(), Error> {
+    if !environment.protected || common.yes {
+        return Ok(());
+    }
+    let refused =
+        |why: &str| Error::new(Exit::Refused, "protected", format!("{} is protected: {why}", environment.name)).hint("add `--yes`");
+    if common.no_input || !std::io::stdin().is_terminal() {
+        return Err(refused("it needs `--yes` where nobody can be asked"));
+    }
+    let what = what.map(|what| format!(" {what} to")).unwrap_or_default();
+    let hosts = crate::figures::counted(environment.targets.len() as u64, "host");
+    eprint_question(&format!("{action}{what} {} ({hosts})? [y/N] ", environment.name));
+    let mut answer = String::new();
+    let _ = std::io::stdin().read_line(&mut answer);
+    if matches!(answer.trim(), "y" | "Y" | "yes") { Ok(()) } else { Err(refused("the answer was no")) }
+}
+
+fn eprint_question(text: &str) {
+    let mut out = std::io::stderr().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+struct Deploy<'a> {
+    scene: &'a Scene,
+    environment: &'a Environment,
+    events: &'a Events,
+    interrupt: Interrupt,
+    args: &'a cli::Deploy,
+}
+
+/// A host that takes part, and the release that will be live there.
+struct Member {
+    host: Host,
+    plan: HostPlan,
+    release: ReleaseId,
+}
+
+/// The run was asked to stop.
+struct Stopped(Exit);
+
+impl Deploy<'_> {
+    async fn run(&self) -> Result<Ended, Error> {
+        let local = Material::prepare(&self.args.what, self.scene, self.events);
+        let began = async { tokio::join!(local, fleet::connect(self.environment, self.events)) };
+        let (local, connected) = match self.until_stopped(began).await {
+            Ok(both) => both,
+            Err(Stopped(exit)) => return Ok(self.interrupted(exit, &[]).await),
+        };
+        let local = match local {
+            Ok(local) => local,
+            Err(error) => {
+                fleet::close(&connected.hosts).await;
+                return Err(error);
+            }
+        };
+        let ended = self.with_hosts(&local, &connected).await;
+        fleet::close(&connected.hosts).await;
+        ended
+    }
+
+    async fn with_hosts(&self, local: &Material, connected: &Connected) -> Result<Ended, Error> {
+        let budget = Amount::parse(&self.environment.max_failures)
+            .map_err(|error| Error::new(Exit::Config, "max-failures", error.to_string()))?
+            .at_most(self.environment.targets.len());
+        let mut failures: Vec<HostFailure> =
+            connected.unreachable.iter().map(|(target, error)| failure::unreachable(&target.name, error)).collect();
+        let counted = if self.environment.on_unreachable == OnUnreachable::Skip { 0 } else { failures.len() };
+        if counted > budget || connected.hosts.is_empty() {
+            return Ok(self.unreachable(connected, &failures));
+        }
+        self.tell_damage(&connected.hosts);
+        let facts = |host: &Host| (host.name().to_owned(), host.facts());
+        let all: Vec<_> = connected.hosts.iter().map(facts).collect();
+        if let Some((first, second)) = plan::twins(all.iter().map(|(name, facts)| (name.as_str(), &**facts))) {
+            return Err(Error::new(Exit::Config, "twins", format!("`{first}` and `{second}` are one host with one root"))
+                .state(self.serving("still runs", &connected.hosts))
+                .hint("remove one of the two names from deploy.toml"));
+        }
+        let wanted = self.wanted(local);
+        let plans = self.plans(&connected.hosts, &wanted, local);
+        if failures.is_empty() && plans.iter().all(|plan| plan.action == Action::Nothing && plan.blockers.is_empty()) {
+            return Ok(self.nothing_to_do(local, &connected.hosts));
+        }
+        let blocked: Vec<HostFailure> = plans.iter().filter_map(failure::blocked).collect();
+        if counted + blocked.len() > budget {
+            failures.extend(blocked);
+            return Ok(self.not_activated(&connected.hosts, &failures));
+        }
+        failures.extend(blocked);
+        let hosts: Vec<Host> =
+            connected.hosts.iter().zip(&plans).filter(|(_, plan)| plan.blockers.is_empty()).map(|(host, _)| host.clone()).collect();
+        match self.until_stopped(self.lock(&hosts, local)).await {
+            Ok(locked) => locked?,
+            Err(Stopped(exit)) => return Ok(self.interrupted(exit, &hosts).await),
+        }
+        let plans = self.plans(&hosts, &wanted, local);
+        if failures.is_empty() && plans.iter().all(|plan| plan.action == Action::Nothing) {
+            // The run that this one waited for did the same.
+            locks::unlock(&hosts).await;
+            return Ok(self.nothing_to_do(local, &hosts));
+        }
+        self.locked(local, hosts, plans, failures, budget).await
+    }
+
+    fn wanted(&self, local: &Material) -> Wanted {
+        Wanted {
+            commit: local.commit().filter(|_| !local.is_directory()),
+            tree: (local.revision.is_none() || local.is_directory()).then(|| local.artifact.manifest.tree_digest()),
+            build_key: crate::recipe::build_key(self.environment),
+            force: self.args.what.force,
+        }
+    }
+
+    fn plans(&self, hosts: &[Host], wanted: &Wanted, local: &Material) -> Vec<HostPlan> {
+        let (_, bytes) = local.artifact.manifest.totals();
+        let need = Need { bytes, files: local.artifact.manifest.entries().len() as u64 };
+        hosts.iter().map(|host| plan::host(host.name(), &host.facts(), wanted, need, &self.environment.name)).collect()
+    }
+
+    /// All hosts or none: what was taken is let go on the first refusal, and nobody waits while holding.
+    async fn lock(&self, hosts: &[Host], local: &Material) -> Result<(), Error> {
+        let tally = Tally::new(self.events, hosts.len());
+        tally.begin(Step::Lock);
+        let began = Instant::now();
+        let what = format!("deploying {}", local.label());
+        loop {
+            let attempt = locks::take(hosts, &self.scene.run_info(what.clone())).await;
+            let (refused, moved) = match attempt {
+                locks::Attempt::Taken { moved } => {
+                    for host in hosts {
+                        tally.record(host.name(), Step::Lock, Status::Ok, began.elapsed().as_secs_f64(), Done::default());
+                    }
+                    (None, moved)
+                }
+                locks::Attempt::Refused(error) => (Some(error), false),
+            };
+            match refused {
+                None => {
+                    // What was read before the lock is old where recovery changed it, or where another run came and went meanwhile.
+                    if moved {
+                        fleet::refresh(hosts).await;
+                    }
+                    return Ok(());
+                }
+                Some(error) if error.exit == Exit::Locked && self.args.wait_lock.is_some_and(|wait| began.elapsed() < wait) => {
+                    tokio::time::sleep(Duration::from_millis(400 + u64::from(std::process::id() % 400))).await;
+                }
+                Some(mut error) => {
+                    error.state = Some(self.serving("still runs", hosts));
+                    if error.exit == Exit::Locked {
+                        error.hints.push(format!("wait: deployer deploy -e {} --wait-lock 15m", self.environment.name));
+                        error.hints.push(format!("look: deployer status -e {}", self.environment.name));
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Everything that happens under the lock.
+    async fn locked(
+        &self,
+        local: &Material,
+        hosts: Vec<Host>,
+        plans: Vec<HostPlan>,
+        mut failures: Vec<HostFailure>,
+        budget: usize,
+    ) -> Result<Ended, Error> {
+        let fresh = self.release_id(local, &hosts)?;
+        let adopted = plans.iter().find_map(|plan| match &plan.action {
+            Action::Adopt(id) => Some(id),
+            Action::Make | Action::Nothing => None,
+        });
+        let is_made = plans.iter().any(|plan| plan.action == Action::Make);
+        self.tell_changes(local, &hosts, adopted.filter(|_| !is_made).unwrap_or(&fresh));
+        let members: Vec<Member> = hosts
+            .into_iter()
+            .zip(plans)
+            .map(|(host, plan)| {
+                let release = match &plan.action {
+                    Action::Adopt(release) => release.clone(),
+                    Action::Nothing | Action::Make => fresh.clone(),
+                };
+                Member { host, plan, release }
+            })
+            .collect();
+        let all: Vec<Host> = members.iter().map(|member| member.host.clone()).collect();
+        let working: Vec<Member> = members.into_iter().filter(|member| member.plan.action != Action::Nothing).collect();
+        if working.is_empty() {
+            // While this run waited for the lock, another one made all hosts serve what is wanted.
+            let ended =
+                if failures.is_empty() { self.nothing_to_do(local, &all) } else { self.finished(local, &all, &[], failures, 0).await };
+            locks::unlock(&all).await;
+            return Ok(ended);
+        }
+        let parcel = self.parcel(local, &working, &fresh).await?;
+        let prepared = match self.until_stopped(self.prepare(&working, &parcel, local)).await {
+            Ok(prepared) => prepared,
+            Err(Stopped(exit)) => {
+                prepare::give_up(&working, "the run was interrupted").await;
+                return Ok(self.interrupted(exit, &all).await);
+            }
+        };
+        let mut ready = Vec::new();
+        for (member, result) in working.into_iter().zip(prepared) {
+            match result {
+                Ok(()) => ready.push(member),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        let counted = failures.len() - self.skipped(&failures);
+        if rollout::barrier(ready.len(), counted, budget) == Barrier::Stop {
+            locks::unlock(&all).await;
+            return Ok(self.not_activated(&all, &failures));
+        }
+        let ended = self.activate(local, ready, &all, failures, budget).await;
+        locks::unlock(&all).await;
+        Ok(ended)
+    }
+
+    fn skipped(&self, failures: &[HostFailure]) -> usize {
+        match self.environment.on_unreachable {
+            OnUnreachable::Skip => failures.iter().filter(|failure| failure.step == Step::Connect).count(),
+            OnUnreachable::Fail => 0,
+        }
+    }
+
+    fn release_id(&self, local: &Material, hosts: &[Host]) -> Result<ReleaseId, Error> {
+        let facts: Vec<Arc<Facts>> = hosts.iter().map(Host::facts).collect();
+        let taken = |id: &ReleaseId| {
+            facts.iter().any(|facts| {
+                facts.releases.iter().any(|record| record.release.id == *id) || facts.foreign.iter().any(|name| name == id.as_str())
+            })
+        };
+        plan::release_id(&self.scene.stamp, &local.label(), taken)
+            .map_err(|error| Error::new(Exit::Internal, "release-id", error.to_string()))
+    }
+
+    /// Records that cannot be read stop nothing that follows, but somebody has to know.
+    fn tell_damage(&self, hosts: &[Host]) {
+        for host in hosts {
+            for damaged in &host.facts().unreadable {
+                self.events.emit(Event::Diagnostic {
+                    severity: Severity::Warning,
+                    code: "unreadable-record".to_owned(),
+                    message: format!("{}: {damaged}", host.name()),
+                    hosts: vec![host.name().to_owned()],
+                    evidence: Vec::new(),
+                    state: None,
+                    help: Vec::new(),
+                });
+            }
+        }
+    }
+
+    fn tell_changes(&self, local: &Material, hosts: &[Host], release: &ReleaseId) {
+        let facts: Vec<Arc<Facts>> = hosts.iter().map(Host::facts).collect();
+        let mut commits: Vec<&str> =
+            facts.iter().filter_map(|facts| plan::live_record(facts)).filter_map(|record| record.release.commit.as_deref()).collect();
+        commits.sort_unstable();
+        commits.dedup();
+        let changes = match commits.as_slice() {
+            [from] => local.changes(from),
+            _ => None,
+        };
+        self.events.emit(Event::Changes {
+            from: plan::live_counts(facts.iter().map(|facts| &**facts)),
+            to: local.label(),
+            commits: changes.as_ref().map(|changes| u32::try_from(changes.ahead.len()).unwrap_or(u32::MAX)),
+            files: changes.as_ref().map(|changes| changes.files),
+            release: release.to_string(),
+        });
+    }
+
+    async fn until_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Stopped> {
+        tokio::select! {
+            result = work => Ok(result),
+            exit = self.interrupt.wait() => Err(Stopped(exit)),
+        }
+    }
+
+    fn serving(&self, verb: &str, hosts: &[Host]) -> String {
+        outcome::serving(&self.environment.name, verb, &fleet::live(hosts))
+    }
+}

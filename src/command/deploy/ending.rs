@@ -1,0 +1,139 @@
+//! How a deploy ends: the counts, what every host serves, what to type next.
+
+use super::{Deploy, Member};
+use crate::command::activation;
+use crate::command::failure::HostFailure;
+use crate::command::locks;
+use crate::command::material::Material;
+use crate::command::outcome;
+use crate::command::scene::Ended;
+use crate::error::Error;
+use crate::event::Step;
+use crate::exit::Exit;
+use crate::figures;
+use crate::fleet::{self, Connected, Done, Tally, each};
+use crate::host::Host;
+use crate::op::Op;
+use crate::plan;
+
+impl Deploy<'_> {
+    pub(super) async fn finished(
+        &self,
+        local: &Material,
+        all: &[Host],
+        ready: &[Member],
+        failures: Vec<HostFailure>,
+        confirmed: usize,
+    ) -> Ended {
+        self.prune(all).await;
+        // A host that served nothing, or a release of another tool, has no confirmed one to return to.
+        let can_return = ready.iter().all(|member| plan::live_record(&member.host.facts()).is_some_and(|record| record.state.is_good()));
+        let before = plan::live_counts(ready.iter().map(|member| member.host.facts()).collect::<Vec<_>>().iter().map(|facts| &**facts));
+        let was = before.keys().cloned().collect::<Vec<_>>().join(", ");
+        fleet::refresh(all).await;
+        let live = activation::live(all, &failures);
+        let name = &self.environment.name;
+        let label = local.label();
+        let hosts = self.environment.targets.len();
+        let took = figures::duration(self.scene.seconds());
+        // Asked after the last switch, there is nothing left to stop.
+        let stopped = self.interrupt.asked().filter(|_| confirmed < ready.len());
+        if failures.is_empty() && stopped.is_none() {
+            let summary = format!("Deployed {label} to {name}: {} in {took} (was {was})", figures::counted(hosts as u64, "host"));
+            let undo = ("undo".to_owned(), format!("deployer rollback -e {name}"));
+            let next = if can_return { vec![undo] } else { Vec::new() };
+            return Ended { exit: Exit::Ok, error: None, live, ok: hosts, failed: 0, summary, next };
+        }
+        let state = outcome::serving(name, "runs", &live);
+        let mut error = outcome::explain(Exit::Partial, &failures, hosts, state.clone());
+        if failures.is_empty() {
+            "the run was interrupted during activation".clone_into(&mut error.what);
+        }
+        let names: Vec<String> = failures.iter().map(|failure| failure.host.clone()).collect();
+        let summary = format!("Deployed {label} to {name}: {confirmed} of {hosts} hosts in {took}; {state}");
+        let mut next = self.look_at(&failures);
+        if !names.is_empty() {
+            let finish = format!("deployer deploy -e {name} --rev {} -H {}", local.reference(), names.join(","));
+            next.push(("finish".to_owned(), finish));
+        }
+        Ended { exit: Exit::Partial, error: Some(error), live, ok: confirmed, failed: failures.len(), summary, next }
+    }
+
+    /// Retention comes last and only after success; what it cannot remove today it removes next time.
+    pub(super) async fn prune(&self, hosts: &[Host]) {
+        let keep = self.environment.keep_releases;
+        let tally = Tally::new(self.events, hosts.len());
+        each(hosts, usize::MAX >> 4, |host| {
+            tally.step(host.name(), Step::Prune, host.ask(Op::Prune { keep, only: None }), |result| Done {
+                detail: Some(outcome::pruned(result)),
+                ..Done::default()
+            })
+        })
+        .await;
+    }
+
+    pub(super) async fn interrupted(&self, exit: Exit, hosts: &[Host]) -> Ended {
+        locks::unlock(hosts).await;
+        let live = fleet::live(hosts);
+        let state = if hosts.is_empty() {
+            "no host was changed".to_owned()
+        } else {
+            format!("nothing was activated; {}", outcome::serving(&self.environment.name, "still runs", &live))
+        };
+        let error = Error::new(exit, "interrupted", format!("interrupted after {}", figures::duration(self.scene.seconds())))
+            .state(state)
+            .hint("run the same command to continue: what is already on the hosts is kept and reused");
+        Ended { exit, error: Some(error), live, ok: 0, failed: 0, summary: String::new(), next: Vec::new() }
+    }
+
+    pub(super) fn nothing_to_do(&self, local: &Material, hosts: &[Host]) -> Ended {
+        let total = hosts.len();
+        let summary = format!(
+            "{} is at {} on {total}/{}; nothing to do. (deploy --force rebuilds)",
+            self.environment.name,
+            local.label(),
+            figures::counted(total as u64, "host")
+        );
+        Ended { exit: Exit::Ok, error: None, live: fleet::live(hosts), ok: total, failed: 0, summary, next: Vec::new() }
+    }
+
+    pub(super) fn unreachable(&self, connected: &Connected, failures: &[HostFailure]) -> Ended {
+        let name = &self.environment.name;
+        let live = fleet::live(&connected.hosts);
+        let state = if connected.hosts.is_empty() {
+            "nothing was changed; no host answered".to_owned()
+        } else {
+            format!("nothing was changed; {}", outcome::serving(name, "still runs", &live))
+        };
+        let summary = format!("Not deployed. {}{}.", state[..1].to_uppercase(), &state[1..]);
+        let mut error = outcome::explain(Exit::Unreachable, failures, self.environment.targets.len(), state);
+        if let Some((_, first)) = connected.unreachable.first() {
+            error.code = first.code();
+            error.hints = first.hint();
+        }
+        if !connected.hosts.is_empty() {
+            let names: Vec<String> = failures.iter().map(|failure| format!("!{}", failure.host)).collect();
+            error.hints.push(format!("without: deployer deploy -e {name} -H '{}'", names.join(",")));
+        }
+        Ended { exit: Exit::Unreachable, error: Some(error), live, ok: 0, failed: failures.len(), summary, next: Vec::new() }
+    }
+
+    /// Ends a run in which nobody activated.
+    pub(super) fn not_activated(&self, hosts: &[Host], failures: &[HostFailure]) -> Ended {
+        let live = fleet::live(hosts);
+        let name = &self.environment.name;
+        let serving = outcome::serving(name, "still runs", &live);
+        let error =
+            outcome::explain(Exit::BuildFailed, failures, self.environment.targets.len(), format!("nothing was activated; {serving}"));
+        let summary = format!("Not deployed. Nothing was activated: {serving}.");
+        Ended { exit: Exit::BuildFailed, error: Some(error), live, ok: 0, failed: failures.len(), summary, next: self.look_at(failures) }
+    }
+
+    pub(super) fn look_at(&self, failures: &[HostFailure]) -> Vec<(String, String)> {
+        let with_output = failures.iter().find(|failure| !failure.tail.is_empty());
+        let look = with_output.map(|failure| {
+            ("look".to_owned(), format!("deployer logs -e {} -H {} --step {}", self.environment.name, failure.host, failure.step.name()))
+        });
+        look.into_iter().collect()
+    }
+}

@@ -1,0 +1,152 @@
+//! Preparing a release on every host: push, link, build, seal. What hosts serve does not change.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+
+use super::{Deploy, Member};
+use crate::command::failure::{self, HostFailure};
+use crate::command::manifests;
+use crate::command::material::Material;
+use crate::command::outcome;
+use crate::command::scene;
+use crate::config::placeholders::Values;
+use crate::error::Error;
+use crate::event::Step;
+use crate::fleet::{Done, Tally, each};
+use crate::git::Artifact;
+use crate::host::Host;
+use crate::op::Op;
+use crate::plan::{self, Action};
+use crate::release::{NewRelease, ReleaseId};
+use crate::stage::remote::{self, Recipe};
+use crate::stage::transfer::{self, Parcel};
+use crate::tree::{Digest, Manifest};
+
+impl Deploy<'_> {
+    /// Settles the times of files: those of the manifest that most hosts serve, wherever a file did not change.
+    pub(super) async fn parcel(&self, local: &Material, members: &[Member], id: &ReleaseId) -> Result<Parcel, Error> {
+        let base = self.base(members).await;
+        let manifest = match &base {
+            Some(base) => local.artifact.manifest.clone().with_times_of(base),
+            None => local.artifact.manifest.clone(),
+        };
+        let release = NewRelease {
+            id: id.clone(),
+            project: self.environment.project.clone(),
+            environment: self.environment.name.clone(),
+            commit: local.commit(),
+            reference: Some(local.reference()),
+            tree: manifest.tree_digest(),
+            manifest: manifest.manifest_digest(),
+            build_key: crate::recipe::build_key(self.environment),
+            run: self.scene.run.clone(),
+            by: self.scene.actor.clone(),
+            created: self.scene.now,
+        };
+        manifests::keep(&self.scene.directories.cache, &manifest);
+        let spool = &self.scene.directories.cache;
+        let artifact: Arc<Artifact> = Arc::clone(&local.artifact);
+        Ok(Parcel::new(release, self.environment.group.clone(), artifact, Arc::new(manifest), base, spool.clone()))
+    }
+
+    /// Finds the manifest that most hosts serve: in the cache here, else asked of one of those hosts.
+    pub(super) async fn base(&self, members: &[Member]) -> Option<Arc<Manifest>> {
+        let mut counts: HashMap<Digest, (usize, &Host, ReleaseId)> = HashMap::new();
+        let facts: Vec<_> = members.iter().map(|member| (&member.host, member.host.facts())).collect();
+        for (host, facts) in &facts {
+            if let Some(record) = plan::live_record(facts) {
+                counts.entry(record.release.manifest).or_insert_with(|| (0, host, record.release.id.clone())).0 += 1;
+            }
+        }
+        let (digest, (_, host, release)) = counts.into_iter().max_by_key(|(digest, (count, ..))| (*count, *digest))?;
+        manifests::find(&self.scene.directories.cache, host, &release, digest).await.map(Arc::new)
+    }
+
+    pub(super) async fn prepare(&self, members: &[Member], parcel: &Parcel, local: &Material) -> Vec<Result<(), HostFailure>> {
+        let tally = Tally::new(self.events, members.len());
+        let builds = Semaphore::new(self.environment.parallel.max(1));
+        each(members, usize::MAX >> 4, |member| self.prepare_one(member, parcel, local, &tally, &builds)).await
+    }
+
+    pub(super) async fn prepare_one(
+        &self,
+        member: &Member,
+        parcel: &Parcel,
+        local: &Material,
+        tally: &Tally<'_>,
+        builds: &Semaphore,
+    ) -> Result<(), HostFailure> {
+        let name = member.host.name();
+        if !matches!(member.plan.action, Action::Make) {
+            tally.absent(&[Step::Push, Step::Link, Step::Build]);
+            return Ok(());
+        }
+        let host = &member.host;
+        let known = parcel.known_to(&host.facts());
+        let pushed = tally.step(name, Step::Push, transfer::push(host, parcel, known.as_ref(), self.events), |result| match result {
+            Ok(pushed) => Done {
+                sent_bytes: Some(pushed.sent_bytes),
+                detail: (pushed.reused_bytes > 0 && pushed.tree_bytes > 0)
+                    .then(|| format!("{}% already there", pushed.reused_bytes * 100 / pushed.tree_bytes)),
+                ..Done::default()
+            },
+            Err(error) => Done { detail: Some(error.to_string()), ..Done::default() },
+        });
+        if let Err(error) = pushed.await {
+            tally.absent(&[Step::Link, Step::Build]);
+            return Err(self.failed(member, failure::transfer(name, &error)).await);
+        }
+        let values = self.values(member, local);
+        let recipe = Recipe { environment: self.environment, release: &member.release, values: &values, durable: true };
+        let linked = tally.step(name, Step::Link, remote::link(host, &recipe), |result| Done {
+            detail: match result {
+                Ok(()) => self.environment.cache.as_ref().map(|cache| format!("shared download cache {}", cache.path)),
+                Err(error) => Some(error.to_string()),
+            },
+            ..Done::default()
+        });
+        if let Err(error) = linked.await {
+            tally.absent(&[Step::Build]);
+            return Err(self.failed(member, failure::remote(name, Step::Link, &error)).await);
+        }
+        let built = async {
+            let _permit = builds.acquire().await;
+            let Some(build) = &self.environment.build else {
+                tally.absent(&[Step::Build]);
+                return remote::seal(host, &recipe).await;
+            };
+            let command = outcome::command_words(&build.command);
+            let work = async {
+                remote::build(host, &recipe, build, self.events).await?;
+                // The seal comes last: an unsealed release is never activated.
+                remote::seal(host, &recipe).await
+            };
+            tally.step(name, Step::Build, work, |result| failure::describe_command(result.err(), command)).await
+        };
+        match built.await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.failed(member, failure::remote(name, Step::Build, &error)).await),
+        }
+    }
+
+    /// Marks the release failed on its host, as far as the host still listens.
+    pub(super) async fn failed(&self, member: &Member, failure: HostFailure) -> HostFailure {
+        if !failure.lost {
+            let _ = member.host.ask(Op::Fail { release: member.release.clone(), reason: failure.message.clone() }).await;
+        }
+        failure
+    }
+
+    pub(super) fn values(&self, member: &Member, local: &Material) -> Values {
+        let rev = local.commit().unwrap_or_else(|| local.reference());
+        scene::values(self.environment, &member.host, member.release.as_str(), &rev, &local.label())
+    }
+}
+
+/// Marks releases that will not be finished, on hosts that still listen.
+pub(super) async fn give_up(members: &[Member], reason: &str) {
+    let making = members.iter().filter(|member| member.plan.action == Action::Make);
+    each(making, usize::MAX >> 4, |member| member.host.ask(Op::Fail { release: member.release.clone(), reason: reason.to_owned() })).await;
+}

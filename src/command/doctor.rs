@@ -1,0 +1,284 @@
+//! `doctor`: this computer, the config and every host, looked at without changing anything; each problem with its fix.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::cli::{self, Common};
+use crate::command::print;
+use crate::command::scene::{self, Scene};
+use crate::config::ranges;
+use crate::error::Error;
+use crate::event::Events;
+use crate::exit::Exit;
+use crate::figures::counted;
+use crate::fleet::{self, Connected, each};
+use crate::host::Host;
+use crate::op::{Answer, Facts, Op, PathKind, PathState, RootState};
+use crate::plan;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Level {
+    Ok,
+    Warning,
+    Problem,
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, Serialize)]
+struct Finding {
+    group: &'static str,
+    name: &'static str,
+    level: Level,
+    text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+impl Finding {
+    fn new(group: &'static str, name: &'static str, level: Level, text: impl Into<String>, fix: Option<String>) -> Self {
+        Self { group, name, level, text: text.into(), fix }
+    }
+}
+
+const HERE: &str = "This computer";
+const HOSTS: &str = "Hosts";
+
+/// Runs the verb.
+pub async fn doctor(common: &Common, args: &cli::Doctor) -> Result<Exit, Error> {
+    let file = scene::load(common)?;
+    let scene = Scene::set(common, &scene::common_overrides(common)).await?;
+    let mut findings = vec![Finding::new(
+        HERE,
+        "deploy.toml",
+        Level::Ok,
+        format!("valid, {}", counted(file.environments().len() as u64, "environment")),
+        None,
+    )];
+    for warning in file.warnings() {
+        findings.push(Finding::new(HERE, "deploy.toml", Level::Warning, warning, None));
+    }
+    findings.extend(this_computer(&scene));
+    // What connecting tells is in the findings; nobody reads its events.
+    let (events, _) = Events::new(Instant::now());
+    let began = Instant::now();
+    let connected = fleet::connect(&scene.environment, &events).await;
+    findings.push(connections(&connected, began.elapsed().as_millis()));
+    for (target, error) in &connected.unreachable {
+        findings.push(Finding::new(HOSTS, "connect", Level::Problem, format!("{}: {error}", target.name), error.hint().into_iter().next()));
+    }
+    findings.extend(hosts(&scene, &connected.hosts).await);
+    fleet::close(&connected.hosts).await;
+    let count = |level: Level| findings.iter().filter(|finding| finding.level == level).count();
+    let (problems, warnings) = (count(Level::Problem), count(Level::Warning));
+    if common.json {
+        let document = serde_json::json!({ "findings": findings, "problems": problems, "warnings": warnings });
+        print(&format!("{document}\n"));
+    } else {
+        print(&text(&findings, scene.environment.targets.len(), problems, warnings));
+    }
+    let pending = args.exit_code && problems + warnings > 0;
+    Ok(if pending { Exit::Pending } else { Exit::Ok })
+}
+
+fn text(findings: &[Finding], hosts: usize, problems: usize, warnings: usize) -> String {
+    let mut text = String::new();
+    for group in [HERE, HOSTS] {
+        let count = if group == HOSTS { format!(" ({hosts})") } else { String::new() };
+        text += &format!("{group}{count}\n");
+        for finding in findings.iter().filter(|finding| finding.group == group) {
+            let mark = match finding.level {
+                Level::Ok => "✓",
+                Level::Warning => "!",
+                Level::Problem => "✗",
+            };
+            let fix = finding.fix.as_ref().map(|fix| format!(". Fix: {fix}")).unwrap_or_default();
+            text += &format!("  {mark} {:<12} {}{fix}\n", finding.name, finding.text);
+        }
+    }
+    text + &format!("{}, {}.\n", counted(problems as u64, "problem"), counted(warnings as u64, "warning"))
+}
+
+fn this_computer(scene: &Scene) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match crate::git::version() {
+        Ok(version) => findings.push(Finding::new(HERE, "git", Level::Ok, version, None)),
+        Err(error) => findings.push(Finding::new(HERE, "git", Level::Problem, error.to_string(), Some("install git".to_owned()))),
+    }
+    let source = &scene.environment.source;
+    if crate::git::is_mirrored(source, &scene.environment.directory) {
+        findings.push(Finding::new(HERE, "source", Level::Ok, format!("{}, mirrored when something is deployed", source.git), None));
+    } else {
+        findings.push(repository(scene));
+    }
+    if std::env::var_os("SSH_AUTH_SOCK").is_none() && scene.environment.connect.identities.is_empty() {
+        let text = "no ssh-agent: keys with a passphrase cannot be used";
+        findings.push(Finding::new(HERE, "agent", Level::Warning, text, Some("eval \"$(ssh-agent)\" && ssh-add".to_owned())));
+    }
+    findings
+}
+
+fn repository(scene: &Scene) -> Finding {
+    let source = &scene.environment.source;
+    let opened = crate::git::open(source, &scene.environment.directory, &scene.directories.cache, &|_| {});
+    match opened.and_then(|repository| repository.dirty()) {
+        Ok(false) => Finding::new(HERE, "source", Level::Ok, format!("{}, clean", source.git), None),
+        Ok(true) => {
+            let text = "the work tree has changes that no commit holds: only commits travel";
+            Finding::new(HERE, "source", Level::Warning, text, Some("git commit".to_owned()))
+        }
+        Err(error) => Finding::new(HERE, "source", Level::Problem, error.to_string(), None),
+    }
+}
+
+fn connections(connected: &Connected, millis: u128) -> Finding {
+    let all = connected.hosts.len() + connected.unreachable.len();
+    let level = if connected.unreachable.is_empty() { Level::Ok } else { Level::Problem };
+    Finding::new(HOSTS, "connect", level, format!("{}/{all} in {millis} ms", connected.hosts.len()), None)
+}
+
+async fn hosts(scene: &Scene, hosts: &[Host]) -> Vec<Finding> {
+    let environment = &scene.environment;
+    let mut findings = Vec::new();
+    let facts: Vec<(String, Arc<Facts>)> = hosts.iter().map(|host| (host.name().to_owned(), host.facts())).collect();
+    let mut helpers: Vec<String> =
+        facts.iter().map(|(_, facts)| format!("{}, runs from {}", facts.platform, directory_of(&facts.helper))).collect();
+    helpers.sort();
+    helpers.dedup();
+    if !facts.is_empty() {
+        findings.push(Finding::new(HOSTS, "helper", Level::Ok, helpers.join("; "), None));
+    }
+    findings.extend(layout(environment, &facts));
+    findings.extend(disks(environment, &facts));
+    findings.extend(clocks(&facts));
+    findings.extend(activations(environment, &facts));
+    let paths = probed_paths(environment);
+    let probes = each(hosts, 64, |host| host.ask(Op::Probe { paths: paths.iter().map(|(_, path)| path.clone()).collect() })).await;
+    for (index, (name, path)) in paths.iter().enumerate() {
+        let mut lacking = Vec::new();
+        for (host, answer) in hosts.iter().zip(&probes) {
+            let fine = match answer {
+                Ok(Answer::Probed { paths }) => paths.get(index).is_some_and(|state| is_fine(name, state)),
+                Ok(_) | Err(_) => false,
+            };
+            if !fine {
+                lacking.push(host.name().to_owned());
+            }
+        }
+        let have = hosts.len() - lacking.len();
+        if lacking.is_empty() && !hosts.is_empty() {
+            findings.push(Finding::new(HOSTS, name, Level::Ok, format!("{have}/{} {path}", hosts.len()), None));
+        } else if !lacking.is_empty() {
+            let text = format!("{have}/{}; `{path}` is missing or not usable on {}", hosts.len(), ranges::fold(&lacking));
+            findings.push(Finding::new(HOSTS, name, Level::Problem, text, Some(format!("deployer setup -e {}", environment.name))));
+        }
+    }
+    findings
+}
+
+fn directory_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or(path, |(directory, _)| directory)
+}
+
+fn layout(environment: &crate::config::Environment, facts: &[(String, Arc<Facts>)]) -> Vec<Finding> {
+    let setup = format!("deployer setup -e {}", environment.name);
+    let mut findings = Vec::new();
+    let mut ready = 0;
+    for (name, facts) in facts {
+        let problem = match &facts.root {
+            RootState::Ready => None,
+            RootState::Bare => Some("is not set up yet".to_owned()),
+            RootState::Missing { .. } => Some("is missing".to_owned()),
+            RootState::NotDirectory => Some("is not a directory".to_owned()),
+            RootState::ReadOnly => Some("is on a read-only file system".to_owned()),
+            RootState::Denied { owner } => Some(format!("belongs to {owner}, and {} may not write to it", facts.user)),
+            RootState::NewerFormat(format) => Some(format!("was written by a newer deployer (format {format})")),
+        };
+        match problem {
+            None => ready += 1,
+            Some(problem) => {
+                let level = if facts.root == RootState::Bare { Level::Warning } else { Level::Problem };
+                findings.push(Finding::new(HOSTS, "layout", level, format!("{name}: {} {problem}", environment.root), Some(setup.clone())));
+            }
+        }
+        for damaged in &facts.unreadable {
+            let fix = "restore the file, or remove it together with its release once another one is live".to_owned();
+            findings.push(Finding::new(HOSTS, "layout", Level::Problem, format!("{name}: {damaged}"), Some(fix)));
+        }
+        if let crate::op::Current::NotLink | crate::op::Current::Elsewhere { .. } = facts.current {
+            let fix = "move it away on that host: `mv current current.old`".to_owned();
+            findings.push(Finding::new(
+                HOSTS,
+                "layout",
+                Level::Problem,
+                format!("{name}: `current` is not a link to a release"),
+                Some(fix),
+            ));
+        }
+    }
+    if ready > 0 {
+        findings.insert(0, Finding::new(HOSTS, "layout", Level::Ok, format!("{ready}/{} {}", facts.len(), environment.root), None));
+    }
+    if let Some((first, second)) = plan::twins(facts.iter().map(|(name, facts)| (name.as_str(), &**facts))) {
+        let text = format!("`{first}` and `{second}` are one host with one root");
+        findings.push(Finding::new(HOSTS, "layout", Level::Problem, text, Some("remove one of the names from deploy.toml".to_owned())));
+    }
+    findings
+}
+
+fn disks(environment: &crate::config::Environment, facts: &[(String, Arc<Facts>)]) -> Vec<Finding> {
+    let full = facts.iter().filter(|(_, facts)| facts.total_bytes > 0 && facts.free_bytes < facts.total_bytes / 10);
+    full.map(|(name, facts)| {
+        let used = 100 - facts.free_bytes * 100 / facts.total_bytes;
+        let fix = Some(format!("deployer prune -e {} -H {name}", environment.name));
+        Finding::new(HOSTS, "disk", Level::Warning, format!("{name} is at {used}%"), fix)
+    })
+    .collect()
+}
+
+/// Compares each host's clock with this computer's. Nothing depends on it; people who read times do.
+fn clocks(facts: &[(String, Arc<Facts>)]) -> Vec<Finding> {
+    const TOLERATED_MS: u64 = 30_000;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let now = i64::try_from(now).unwrap_or(i64::MAX);
+    let off = facts.iter().filter(|(_, facts)| facts.clock_ms.abs_diff(now) > TOLERATED_MS);
+    off.map(|(name, facts)| {
+        let seconds = facts.clock_ms.abs_diff(now) / 1000;
+        Finding::new(HOSTS, "clock", Level::Warning, format!("{name} is off by {seconds} s"), Some("check its time service".to_owned()))
+    })
+    .collect()
+}
+
+fn activations(environment: &crate::config::Environment, facts: &[(String, Arc<Facts>)]) -> Vec<Finding> {
+    let unresolved = facts.iter().filter_map(|(name, facts)| facts.unresolved.as_ref().map(|release| (name, release)));
+    unresolved
+        .map(|(name, release)| {
+            let text = format!("{name}: {release} was activated and neither confirmed nor put back");
+            Finding::new(HOSTS, "activation", Level::Problem, text, Some(format!("deployer deploy -e {}", environment.name)))
+        })
+        .collect()
+}
+
+fn probed_paths(environment: &crate::config::Environment) -> Vec<(&'static str, String)> {
+    let mut paths = Vec::new();
+    if let Some(cache) = &environment.cache {
+        paths.push(("cache", cache.path.to_string()));
+    }
+    if let Some(venv) = environment.build.as_ref().and_then(|build| build.venv.as_ref()) {
+        paths.push(("venv", format!("{venv}/bin/python")));
+    }
+    for file in &environment.shared.files {
+        paths.push(("shared", format!("{}/shared/{file}", environment.root)));
+    }
+    paths
+}
+
+fn is_fine(name: &str, state: &PathState) -> bool {
+    match (name, state.kind) {
+        ("cache", PathKind::Directory) | ("shared", PathKind::File) => state.readable,
+        ("venv", PathKind::File) => state.executable,
+        (_, PathKind::Missing | PathKind::File | PathKind::Directory | PathKind::Dangling | PathKind::Other) => false,
+    }
+}

@@ -1,0 +1,119 @@
+//! One host's failure in one step, whatever layer it comes from.
+
+use crate::command::outcome;
+use crate::event::Step;
+use crate::fleet::Done;
+use crate::host::{ConnectError, HostError};
+use crate::op::{Code, End};
+use crate::plan::HostPlan;
+use crate::stage::remote::{RemoteError, exit_code};
+use crate::stage::transfer::TransferError;
+
+/// One host's failure in one step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostFailure {
+    pub host: String,
+    pub step: Step,
+    pub message: String,
+    pub hint: Option<String>,
+    pub code: Option<Code>,
+    pub command: Vec<String>,
+    /// The command's exit code, where it had one.
+    pub exit: Option<i32>,
+    pub tail: Vec<String>,
+    /// The connection went while the host worked: what it did then is not known.
+    pub lost: bool,
+    /// The plan stopped it, before any step began there.
+    pub blocked: bool,
+}
+
+impl HostFailure {
+    fn new(host: &str, step: Step, message: impl Into<String>) -> Self {
+        Self {
+            host: host.to_owned(),
+            step,
+            message: message.into(),
+            hint: None,
+            code: None,
+            command: Vec::new(),
+            exit: None,
+            tail: Vec::new(),
+            lost: false,
+            blocked: false,
+        }
+    }
+}
+
+/// What stops a host before anything is sent to it.
+#[must_use]
+pub fn blocked(plan: &HostPlan) -> Option<HostFailure> {
+    let blocker = plan.blockers.first()?;
+    Some(HostFailure {
+        hint: Some(blocker.hint.clone()),
+        blocked: true,
+        ..HostFailure::new(&plan.host, Step::Lock, blocker.message.clone())
+    })
+}
+
+/// A host that could not be connected to.
+#[must_use]
+pub fn unreachable(host: &str, error: &ConnectError) -> HostFailure {
+    HostFailure { hint: error.hint().into_iter().next(), ..HostFailure::new(host, Step::Connect, error.to_string()) }
+}
+
+/// Turns a host's error into a failure of `step`.
+#[must_use]
+pub fn host(host: &str, step: Step, error: &HostError) -> HostFailure {
+    let plain = HostFailure::new(host, step, error.to_string());
+    match error {
+        HostError::Failed(failure) => HostFailure { code: Some(failure.code), hint: failure.hint.clone(), ..plain },
+        HostError::Lost { .. } | HostError::Protocol { .. } => HostFailure { lost: true, ..plain },
+    }
+}
+
+/// Turns an error of the remote stage into a failure of `step`.
+#[must_use]
+pub fn remote(name: &str, step: Step, error: &RemoteError) -> HostFailure {
+    let plain = HostFailure::new(name, step, error.to_string());
+    match error {
+        RemoteError::Host(error) => host(name, step, error),
+        RemoteError::Command { command, exited, tail } => HostFailure {
+            message: match exited.end {
+                End::Code(code) => format!("the command exited with status {code}"),
+                End::Signal(_) | End::TimedOut | End::Idle | End::Stopped => error.to_string(),
+            },
+            command: outcome::command_words(command),
+            exit: exit_code(exited),
+            tail: tail.clone(),
+            hint: crate::recipe::explain(tail).or_else(|| exited.hint.clone()),
+            ..plain
+        },
+        RemoteError::Check { tail, .. } | RemoteError::NotRestarted { tail, .. } => HostFailure { tail: tail.clone(), ..plain },
+        RemoteError::Placeholder(_) | RemoteError::Locked(_) => plain,
+    }
+}
+
+/// Turns an error of the transfer stage into a failure.
+#[must_use]
+pub fn transfer(name: &str, error: &TransferError) -> HostFailure {
+    match error {
+        TransferError::Host(error) => host(name, Step::Push, error),
+        TransferError::Local(_) | TransferError::Greedy | TransferError::Unverified => {
+            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            HostFailure::new(name, Step::Push, format!("{error}{cause}"))
+        }
+    }
+}
+
+/// Describes how a command ended, for the event of its step.
+#[must_use]
+pub fn describe_command(error: Option<&RemoteError>, command: Vec<String>) -> Done {
+    match error {
+        // The exit code says it all, and the output says why.
+        Some(RemoteError::Command { exited, .. }) if exit_code(exited).is_some() => {
+            Done { exit: exit_code(exited), command, detail: exited.hint.clone(), sent_bytes: None }
+        }
+        Some(error) => Done { exit: None, command, detail: Some(error.to_string()), sent_bytes: None },
+        None => Done { exit: None, command, detail: None, sent_bytes: None },
+    }
+}

@@ -1,0 +1,89 @@
+//! `logs`: the stored output of a run on this machine.
+
+use crate::cli::{self, Common};
+use crate::command::print;
+use crate::command::scene::{self, Directories};
+use crate::error::Error;
+use crate::event::Step;
+use crate::exit::Exit;
+use crate::report::logs::{self, Wanted};
+use crate::report::{RunStore, StoredRun};
+
+/// Runs the verb.
+pub fn logs(common: &Common, args: &cli::Logs) -> Result<Exit, Error> {
+    let state = Directories::find()?.state;
+    if args.list {
+        return Ok(list(common, &state));
+    }
+    let step = args.step.as_deref().map(step).transpose()?;
+    let wanted = Wanted { hosts: common.hosts.clone(), step, bare: false };
+    let run = match &args.run {
+        Some(run) => run.clone(),
+        None => last_run(common, &state, &wanted)?,
+    };
+    let events = RunStore::read(&state, &run).map_err(|error| {
+        Error::new(Exit::Usage, "no-such-run", format!("the run `{run}` cannot be shown")).caused_by(error).hint("deployer logs --list")
+    })?;
+    if common.json {
+        return Ok(print(&events.iter().map(crate::report::json::line).collect::<String>()));
+    }
+    let text = logs::text(&events, &wanted, common.display().stdout());
+    if text.is_empty() {
+        let of = args.step.as_deref().map(|step| format!(" of {step}")).unwrap_or_default();
+        eprint(&format!("run {run} has no output{of}\n"));
+    }
+    Ok(print(&text))
+}
+
+fn eprint(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
+/// The last run of the environment that has what is wanted, else the last run of all.
+fn last_run(common: &Common, state: &std::path::Path, wanted: &Wanted) -> Result<String, Error> {
+    let file = scene::load(common)?;
+    let name = scene::environment_name(common, &file)?;
+    let runs = RunStore::runs(state);
+    let own: Vec<_> = runs.iter().filter(|run| run.meta.env == name && run.meta.project == file.project()).collect();
+    let has = |run: &&&StoredRun| RunStore::read(state, &run.run).is_ok_and(|events| logs::is_there(&events, wanted));
+    let found = own.iter().find(has).or(own.first());
+    found.map(|run| run.run.clone()).ok_or_else(|| {
+        Error::new(Exit::Usage, "no-such-run", format!("no run of {name} is stored on this machine")).hint("deployer logs --list")
+    })
+}
+
+fn list(common: &Common, state: &std::path::Path) -> Exit {
+    let runs = RunStore::runs(state);
+    if common.json {
+        let metas: Vec<_> = runs.iter().map(|run| &run.meta).collect();
+        return print(&format!("{}\n", serde_json::to_string(&metas).unwrap_or_default()));
+    }
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
+    print(&logs::list(&runs, now, common.display().stdout()))
+}
+
+fn step(name: &str) -> Result<Step, Error> {
+    const STEPS: [Step; 15] = [
+        Step::Mirror,
+        Step::Resolve,
+        Step::Export,
+        Step::Connect,
+        Step::Lock,
+        Step::Push,
+        Step::Link,
+        Step::Build,
+        Step::Activate,
+        Step::Check,
+        Step::Confirm,
+        Step::Revert,
+        Step::Prune,
+        Step::Setup,
+        Step::Run,
+    ];
+    STEPS.into_iter().find(|step| step.name() == name).ok_or_else(|| {
+        let names: Vec<&str> = STEPS.iter().map(|step| step.name()).collect();
+        Error::new(Exit::Usage, "unknown-step", format!("unknown step `{name}`")).hint(format!("steps: {}", names.join(", ")))
+    })
+}

@@ -1,0 +1,107 @@
+//! What a run sends: a revision of the repository, or a directory as it is, ready for the transfer stage.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::cli::What;
+use crate::command::scene::Scene;
+use crate::error::Error;
+use crate::event::Events;
+use crate::exit::Exit;
+use crate::git::{Artifact, Changes, Repository, Revision};
+use crate::plan::short;
+use crate::stage::local::{self, Local, Request};
+
+/// The tree, and where it comes from.
+pub struct Material {
+    pub artifact: Arc<Artifact>,
+    /// None for a directory.
+    pub revision: Option<Revision>,
+    repository: Option<Repository>,
+    directory: Option<PathBuf>,
+}
+
+impl Material {
+    /// Runs the local stage for what was asked for.
+    pub async fn prepare(what: &What, scene: &Scene, events: &Events) -> Result<Self, Error> {
+        if let Some(directory) = &what.tree {
+            return Self::walk(directory.clone(), what, scene, events).await;
+        }
+        let Local { repository, revision, artifact } = local::export(request(what, scene)?, events).await?;
+        Ok(Self { artifact: Arc::new(artifact), revision: Some(revision), repository: Some(repository), directory: None })
+    }
+
+    /// Takes a directory; `--rev` only labels it.
+    async fn walk(directory: PathBuf, what: &What, scene: &Scene, events: &Events) -> Result<Self, Error> {
+        let labelled = match what.rev {
+            Some(_) => Some(local::resolve(request(what, scene)?, events).await?),
+            None => None,
+        };
+        let commit = labelled.as_ref().map(|(_, revision)| revision.commit.clone());
+        let artifact = local::walk(directory.clone(), commit, scene.now, events).await?;
+        let (repository, revision) = labelled.unzip();
+        Ok(Self { artifact: Arc::new(artifact), revision, repository, directory: Some(directory) })
+    }
+
+    /// A commit built elsewhere is not that commit's tree: only its content says what it is.
+    #[must_use]
+    pub fn commit(&self) -> Option<String> {
+        self.revision.as_ref().map(|revision| revision.commit.clone())
+    }
+
+    /// Names the code as people do: a short commit, or the start of the tree's digest.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match &self.revision {
+            Some(revision) => short(&revision.commit).to_owned(),
+            None => format!("tree-{}", short(&self.artifact.manifest.tree_digest().to_string())),
+        }
+    }
+
+    /// What the operator called it.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        match (&self.revision, &self.directory) {
+            (Some(revision), _) => revision.reference.clone(),
+            (None, Some(directory)) => directory.display().to_string(),
+            (None, None) => String::new(),
+        }
+    }
+
+    #[must_use]
+    pub const fn is_directory(&self) -> bool {
+        self.directory.is_some()
+    }
+
+    /// Compares with a commit that is live; none where the history does not tell.
+    #[must_use]
+    pub fn changes(&self, from: &str) -> Option<Changes> {
+        let (repository, revision) = (self.repository.as_ref()?, self.revision.as_ref()?);
+        repository.changes(from, &revision.commit).ok().flatten()
+    }
+
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.artifact.warnings.clone();
+        warnings.extend(self.revision.iter().flat_map(|revision| revision.warnings.clone()));
+        if self.repository.as_ref().is_some_and(|repository| repository.dirty().unwrap_or(false)) {
+            warnings.push("the work tree has changes that no commit has; they do not travel".to_owned());
+        }
+        warnings
+    }
+}
+
+fn request(what: &What, scene: &Scene) -> Result<Request, Error> {
+    let environment = &scene.environment;
+    let rev = what.rev.clone().or_else(|| environment.rev.clone()).ok_or_else(|| {
+        Error::new(Exit::Usage, "which-revision", format!("which revision? [env.{}] names none", environment.name))
+            .hint(format!("deployer deploy -e {} --rev master", environment.name))
+    })?;
+    Ok(Request {
+        source: environment.source.clone(),
+        base: environment.directory.clone(),
+        cache: scene.directories.cache.clone(),
+        rev,
+        expect: what.expect.clone(),
+    })
+}

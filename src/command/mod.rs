@@ -1,0 +1,94 @@
+//! One file a verb: wires config, plan, stages and report. Here is what verbs share.
+
+mod activation;
+mod config;
+mod demo;
+mod deploy;
+mod doctor;
+mod failure;
+mod hosts;
+mod interrupt;
+mod locate;
+mod locks;
+mod logs;
+mod manifests;
+mod material;
+mod outcome;
+mod plan;
+mod prune;
+mod releases;
+mod rollback;
+mod run;
+mod scene;
+mod setup;
+mod status;
+mod sudoers;
+
+use std::io::Write;
+
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Verb};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::report;
+
+pub use scene::Scene;
+
+/// Runs the program to its exit code. Every error that reaches this point is printed here, once.
+#[must_use]
+pub fn main(cli: Cli) -> Exit {
+    let paper = cli.common.display().stderr();
+    match dispatch(cli) {
+        Ok(exit) => exit,
+        Err(error) => {
+            let text = report::error(&error, paper);
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            error.exit
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> Result<Exit, Error> {
+    if let Verb::Completions { shell } = cli.verb {
+        clap_complete::generate(shell, &mut Cli::command(), "deployer", &mut std::io::stdout());
+        return Ok(Exit::Ok);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Error::new(Exit::Internal, "runtime", "the runtime does not start").caused_by(error))?;
+    let result = runtime.block_on(verb(cli));
+    // A blocking task may still read a tree that nobody wants any more.
+    runtime.shutdown_background();
+    result
+}
+
+async fn verb(cli: Cli) -> Result<Exit, Error> {
+    let common = cli.common;
+    match cli.verb {
+        Verb::Deploy(args) if args.dry_run => plan::plan(&common, &args.what, false, false).await,
+        Verb::Deploy(args) => deploy::deploy(&common, &args).await,
+        Verb::Plan(args) => plan::plan(&common, &args.what, args.changes, args.exit_code).await,
+        Verb::Rollback(args) => rollback::rollback(&common, &args).await,
+        Verb::Status(args) => status::status(&common, &args).await,
+        Verb::Releases => releases::releases(&common).await,
+        Verb::Logs(args) => logs::logs(&common, &args),
+        Verb::Run(args) => run::run(&common, &args).await,
+        Verb::Hosts(args) => hosts::hosts(&common, &args).await,
+        Verb::Setup(args) => setup::setup(&common, &args).await,
+        Verb::Prune(args) => prune::prune(&common, &args).await,
+        Verb::Doctor(args) => doctor::doctor(&common, &args).await,
+        Verb::Config(args) => config::config(&common, &args),
+        Verb::Demo(args) => demo::demo(&common, &args).await,
+        Verb::Completions { .. } => Ok(Exit::Ok),
+    }
+}
+
+/// Writes a result to stdout. A reader that went away is no failure.
+fn print(text: &str) -> Exit {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    Exit::Ok
+}

@@ -1,0 +1,116 @@
+//! How a run ended, in words: pure text from counts and failures.
+
+use std::collections::BTreeMap;
+
+use crate::command::failure::HostFailure;
+use crate::config::ranges;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::host::HostError;
+use crate::op::{Answer, Code, Command};
+
+/// How many different hints are worth reading at once.
+const HINTS: usize = 3;
+
+/// Writes a command for people.
+#[must_use]
+pub fn command_words(command: &Command) -> Vec<String> {
+    match command {
+        Command::Shell(text) => vec!["sh".to_owned(), "-eu".to_owned(), "-c".to_owned(), text.clone()],
+        Command::Argv(words) => words.clone(),
+    }
+}
+
+/// Says what serves now: `prod still runs 9f8e7d6 on 12/12 hosts`.
+#[must_use]
+pub fn serving(environment: &str, verb: &str, live: &BTreeMap<String, u32>) -> String {
+    let total: u32 = live.values().sum();
+    let plural = if total == 1 { "host" } else { "hosts" };
+    let parts: Vec<String> = live.iter().map(|(name, count)| format!("{name} on {count}/{total} {plural}")).collect();
+    match parts.as_slice() {
+        [] => format!("what {environment} runs is not known: no host answered"),
+        _ => format!("{environment} {verb} {}", parts.join(" and ")),
+    }
+}
+
+/// Explains the failures of one run: those of the earliest step first, hosts with the same message folded.
+#[must_use]
+pub fn explain(exit: Exit, failures: &[HostFailure], hosts: usize, state: String) -> Error {
+    let Some(first) = failures.iter().min_by_key(|failure| failure.step) else {
+        return Error::new(exit, exit.name(), exit.name()).state(state);
+    };
+    let same: Vec<&HostFailure> = failures.iter().filter(|failure| failure.step == first.step).collect();
+    let names: Vec<String> = same.iter().map(|failure| failure.host.clone()).collect();
+    let count = if hosts > 1 { format!(" ({} of {hosts} hosts)", names.len()) } else { String::new() };
+    let place = format!("`{}`{count}", ranges::fold(&names));
+    // One message for all, or each host with its own.
+    let shared = same.iter().all(|failure| failure.message == first.message).then_some(&first.message);
+    let why = shared.map_or_else(String::new, |message| format!(": {message}"));
+    let what =
+        if first.blocked { format!("cannot deploy to {place}{why}") } else { format!("{} failed on {place}{why}", first.step.name()) };
+    let mut evidence = Vec::new();
+    for failure in failures {
+        if shared != Some(&failure.message) || failure.step != first.step {
+            let step = if failure.blocked { String::new() } else { format!("{}: ", failure.step.name()) };
+            evidence.push(format!("{} | {step}{}", failure.host, failure.message));
+        }
+        evidence.extend(failure.tail.iter().map(|line| format!("{} | {line}", failure.host)));
+    }
+    let code = first.code.map_or(exit.name(), code_name);
+    let mut error = Error::new(exit, code, what).evidence(evidence).state(state);
+    error.hosts = failures.iter().map(|failure| failure.host.clone()).collect();
+    for hint in same.iter().filter_map(|failure| failure.hint.as_ref()) {
+        if error.hints.len() < HINTS && !error.hints.contains(hint) {
+            error.hints.push(hint.clone());
+        }
+    }
+    error
+}
+
+/// Says what pruning did on one host.
+#[must_use]
+pub fn pruned(result: Result<&Answer, &HostError>) -> String {
+    match result {
+        Ok(Answer::Pruned { removed, kept }) => format!("kept {}, removed {}", kept.len(), removed.len()),
+        Ok(_) => String::new(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Names the code as events do.
+const fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::DiskFull => "disk-full",
+        Code::ReadOnly => "read-only",
+        Code::Permission => "permission",
+        Code::NotDirectory => "not-directory",
+        Code::CurrentIsDirectory => "current-is-directory",
+        Code::Superseded => "superseded",
+        Code::NotLocked => "not-locked",
+        Code::NotSealed => "not-sealed",
+        Code::NotFound => "not-found",
+        Code::Corrupt => "corrupt",
+        Code::SharedMissing => "shared-missing",
+        Code::CacheMissing => "cache-missing",
+        Code::PathInTheWay => "path-in-the-way",
+        Code::Command => "command",
+        Code::Sudo => "sudo",
+        Code::NoNamespace => "no-namespace",
+        Code::NewerFormat => "newer-format",
+        Code::Refused => "refused",
+        Code::Protocol => "protocol",
+        Code::Stopped => "stopped",
+        Code::Io => "io",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_serves_is_counted_by_revision() {
+        let live = BTreeMap::from([("9f8e7d6".to_owned(), 11), ("a1b2c3d".to_owned(), 1)]);
+        assert_eq!(serving("prod", "runs", &live), "prod runs 9f8e7d6 on 11/12 hosts and a1b2c3d on 1/12 hosts");
+    }
+}

@@ -1,0 +1,289 @@
+//! `plan`: what a deploy would do, from real facts; nothing is changed and nothing is simulated.
+
+use std::collections::HashSet;
+
+use crate::cli::{Common, What};
+use crate::command::manifests;
+use crate::command::material::Material;
+use crate::command::outcome;
+use crate::command::print;
+use crate::command::scene::{self, Scene};
+use crate::config::Overrides;
+use crate::config::environment::{Build, Environment, Network};
+use crate::error::Error;
+use crate::event::Events;
+use crate::exit::Exit;
+use crate::fleet::{self, Connected, each};
+use crate::host::Host;
+use crate::op::{Answer, Command, Op, PathKind};
+use crate::plan::{self, Action, HostPlan, Need, Wanted};
+use crate::report::plan::{Blocker, PlanBuild, PlanRow, PlanView};
+use crate::rollout::{self, Amount};
+use crate::tree::path::Shown;
+use crate::tree::{Digest, Kind, TreePath};
+
+/// Runs the verb.
+pub async fn plan(common: &Common, what: &What, changes: bool, exit_code: bool) -> Result<Exit, Error> {
+    let overrides = Overrides { rev: what.rev.clone(), ..scene::common_overrides(common) };
+    let scene = Scene::set(common, &overrides).await?;
+    let environment = &scene.environment;
+    // A plan is a result, not a run: nobody reads its events.
+    let (events, _) = Events::new(std::time::Instant::now());
+    let local = Material::prepare(what, &scene, &events);
+    let (local, connected) = tokio::join!(local, fleet::connect(environment, &events));
+    let local = match local {
+        Ok(local) => local,
+        Err(error) => {
+            fleet::close(&connected.hosts).await;
+            return Err(error);
+        }
+    };
+    let view = view(&scene, &local, &connected, what.force).await;
+    fleet::close(&connected.hosts).await;
+    if common.json {
+        let document =
+            serde_json::to_string(&view).map_err(|error| Error::new(Exit::Internal, "json", "the plan is no JSON").caused_by(error))?;
+        print(&format!("{document}\n"));
+    } else {
+        print(&view.text(common.display().stdout()));
+        if changes {
+            print(&change_lines(&local, &view));
+        }
+    }
+    let pending = !view.blockers.is_empty() || view.hosts.iter().any(|row| row.action != ALREADY_LIVE);
+    Ok(if exit_code && pending { Exit::Pending } else { Exit::Ok })
+}
+
+const ALREADY_LIVE: &str = "already live";
+
+/// Every commit between what is live and the revision, where all hosts serve the same.
+fn change_lines(local: &Material, view: &PlanView) -> String {
+    let mut from: Vec<&str> = view.hosts.iter().filter_map(|row| row.from.as_deref()).collect();
+    from.sort_unstable();
+    from.dedup();
+    let [from] = from.as_slice() else { return "hosts serve different revisions: their changes are not one list\n".to_owned() };
+    let Some(changes) = local.changes(from) else {
+        return "the changes cannot be told: the history is cut off or unknown here\n".to_owned();
+    };
+    let lines = changes
+        .ahead
+        .iter()
+        .map(|line| format!("{} {}  {}\n", plan::short(&line.id), Shown(line.author.as_bytes()), Shown(line.subject.as_bytes())));
+    lines.collect()
+}
+
+async fn view(scene: &Scene, local: &Material, connected: &Connected, force: bool) -> PlanView {
+    let environment = &scene.environment;
+    let (files, bytes) = local.artifact.manifest.totals();
+    let wanted = Wanted {
+        commit: local.commit().filter(|_| !local.is_directory()),
+        tree: (local.revision.is_none() || local.is_directory()).then(|| local.artifact.manifest.tree_digest()),
+        build_key: crate::recipe::build_key(environment),
+        force,
+    };
+    let need = Need { bytes, files: local.artifact.manifest.entries().len() as u64 };
+    let plans: Vec<HostPlan> =
+        connected.hosts.iter().map(|host| plan::host(host.name(), &host.facts(), &wanted, need, &environment.name)).collect();
+    let mut blockers = blockers(environment, local, connected, &plans).await;
+    let mut rows = Vec::new();
+    for (host, plan) in connected.hosts.iter().zip(&plans) {
+        rows.push(row(scene, local, host, plan).await);
+        if let Some(holder) = &host.facts().holder {
+            blockers.push(Blocker {
+                hosts: vec![host.name().to_owned()],
+                what: format!("locked by {}, {}", holder.by, holder.what),
+                fix: Some(format!("deployer deploy -e {} --wait-lock 15m", environment.name)),
+            });
+        }
+    }
+    let mut from: Vec<&str> = plans.iter().filter_map(|plan| plan.live_commit.as_deref()).collect();
+    from.sort_unstable();
+    from.dedup();
+    let changes = match from.as_slice() {
+        [from] => local.changes(from),
+        _ => None,
+    };
+    let amounts: Vec<Amount> = environment.waves.iter().filter_map(|text| Amount::parse(text).ok()).collect();
+    let acting = plans.iter().filter(|plan| plan.action != Action::Nothing).count();
+    let waves = rollout::waves(&amounts, acting).into_iter().map(|size| u32::try_from(size).unwrap_or(u32::MAX)).collect();
+    PlanView {
+        project: environment.project.clone(),
+        env: environment.name.clone(),
+        rev: local.revision.as_ref().map(|revision| revision.commit.clone()).unwrap_or_default(),
+        reference: local.reference(),
+        subject: local.revision.as_ref().map(|revision| revision.subject.clone()).unwrap_or_default(),
+        commits: changes.as_ref().map(|changes| u32::try_from(changes.ahead.len()).unwrap_or(u32::MAX)),
+        files: changes.as_ref().map(|changes| changes.files),
+        tree_files: files,
+        tree_bytes: bytes,
+        hosts: rows,
+        build: environment.build.as_ref().map(build),
+        steps: steps(environment),
+        waves,
+        warnings: local.warnings(),
+        unknowns: environment.activate.iter().map(|_| "what the activation command does (not run by plan)".to_owned()).collect(),
+        blockers,
+    }
+}
+
+fn steps(environment: &Environment) -> Vec<String> {
+    let optional = [
+        ("lock", true),
+        ("push", true),
+        ("link", true),
+        ("build (offline)", environment.build.is_some()),
+        ("activate", true),
+        ("check", environment.check.is_some()),
+        ("confirm", true),
+        ("prune", true),
+    ];
+    optional.iter().filter(|(_, present)| *present).map(|(step, _)| (*step).to_owned()).collect()
+}
+
+fn build(build: &Build) -> PlanBuild {
+    let network = match build.network {
+        Network::Blocked => "blocked",
+        Network::None => "none",
+        Network::Host => "host",
+    };
+    let command = match &build.command {
+        Command::Shell(text) => vec![text.clone()],
+        Command::Argv(_) => outcome::command_words(&build.command),
+    };
+    PlanBuild { command, network: network.to_owned(), timeout_secs: build.timeout.as_secs_f64() }
+}
+
+async fn row(scene: &Scene, local: &Material, host: &Host, plan: &HostPlan) -> PlanRow {
+    let facts = host.facts();
+    let push_bytes = match (&plan.action, plan::live_record(&facts)) {
+        (Action::Nothing | Action::Adopt(_), _) => Some(0),
+        (Action::Make, None) => Some(local.artifact.manifest.totals().1),
+        (Action::Make, Some(record)) => {
+            let known = manifests::find(&scene.directories.cache, host, &record.release.id, record.release.manifest).await;
+            known.map(|known| lacking(&local.artifact.manifest, &known.by_digest().into_keys().collect()))
+        }
+    };
+    let action = match &plan.action {
+        Action::Nothing => ALREADY_LIVE.to_owned(),
+        Action::Adopt(release) => format!("built already: {release}"),
+        Action::Make => "new".to_owned(),
+    };
+    PlanRow {
+        host: host.name().to_owned(),
+        from: plan.live_commit.clone().or_else(|| plan.live.as_ref().map(ToString::to_string)),
+        push_bytes,
+        action,
+        free_bytes: (facts.total_bytes > 0).then_some(facts.free_bytes),
+    }
+}
+
+/// Counts the bytes of contents that `known` does not hold, each once.
+fn lacking(manifest: &crate::tree::Manifest, known: &HashSet<Digest>) -> u64 {
+    let mut counted = HashSet::new();
+    manifest.entries().iter().fold(0, |sum, entry| match &entry.kind {
+        Kind::File { digest, size, .. } if !known.contains(digest) && counted.insert(*digest) => sum + size,
+        Kind::File { .. } | Kind::Link { .. } | Kind::Directory => sum,
+    })
+}
+
+/// Finds everything that would stop the deploy, on all hosts at once.
+async fn blockers(environment: &Environment, local: &Material, connected: &Connected, plans: &[HostPlan]) -> Vec<Blocker> {
+    let mut blockers: Vec<Blocker> = connected
+        .unreachable
+        .iter()
+        .map(|(target, error)| Blocker {
+            hosts: vec![target.name.clone()],
+            what: format!("unreachable: {error}"),
+            fix: error.hint().into_iter().next(),
+        })
+        .collect();
+    for plan in plans {
+        blockers.extend(plan.blockers.iter().map(|blocker| Blocker {
+            hosts: vec![plan.host.clone()],
+            what: blocker.message.clone(),
+            fix: Some(blocker.hint.clone()),
+        }));
+    }
+    blockers.extend(tracked_in_the_way(environment, local));
+    let paths = paths(environment);
+    let probes = each(&connected.hosts, 64, |host| {
+        let root = host.target().root.as_ref().unwrap_or(&environment.root).to_string();
+        host.ask(Op::Probe { paths: paths.iter().map(|path| path.at(&root)).collect() })
+    });
+    let probes = probes.await;
+    for (index, path) in paths.iter().enumerate() {
+        let lacking: Vec<String> = connected
+            .hosts
+            .iter()
+            .zip(&probes)
+            .filter(|(_, answer)| match answer {
+                Ok(Answer::Probed { paths }) => !paths.get(index).is_some_and(|state| path.fits(state.kind) && state.readable),
+                Ok(_) | Err(_) => true,
+            })
+            .map(|(host, _)| host.name().to_owned())
+            .collect();
+        if !lacking.is_empty() {
+            let fix = path.fix(environment);
+            blockers.push(Blocker { hosts: lacking, what: format!("`{}` is missing or cannot be read", path.name()), fix: Some(fix) });
+        }
+    }
+    blockers
+}
+
+/// A path of the tree that the release needs for a link.
+fn tracked_in_the_way(environment: &Environment, local: &Material) -> Vec<Blocker> {
+    let shared = environment.shared.directories.iter().chain(&environment.shared.files).filter(|_| !environment.shared.replace);
+    let linked = shared.map(|path| (path, "shared")).chain(environment.cache.as_ref().map(|cache| (&cache.link, "the cache's link")));
+    linked
+        .filter(|(path, _)| local.artifact.manifest.holds(path))
+        .map(|(path, what)| Blocker {
+            hosts: Vec::new(),
+            what: format!("`{path}` is {what} and also in the revision"),
+            fix: Some("remove it from the repository, or set `shared.replace = true`".to_owned()),
+        })
+        .collect()
+}
+
+/// What must be on a host before a build can begin.
+enum Needed<'a> {
+    SharedFile(&'a TreePath),
+    Cache(String),
+    Venv(String),
+}
+
+fn paths(environment: &Environment) -> Vec<Needed<'_>> {
+    let files = environment.shared.files.iter().map(Needed::SharedFile);
+    let cache = environment.cache.iter().map(|cache| Needed::Cache(cache.path.to_string()));
+    let venv = environment.build.iter().filter_map(|build| build.venv.as_ref()).map(|venv| Needed::Venv(format!("{venv}/bin/buildout")));
+    files.chain(cache).chain(venv).collect()
+}
+
+impl Needed<'_> {
+    fn at(&self, root: &str) -> String {
+        match self {
+            Self::SharedFile(path) => format!("{root}/shared/{path}"),
+            Self::Cache(path) | Self::Venv(path) => path.clone(),
+        }
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::SharedFile(path) => format!("shared/{path}"),
+            Self::Cache(path) | Self::Venv(path) => path.clone(),
+        }
+    }
+
+    fn fits(&self, kind: PathKind) -> bool {
+        match self {
+            Self::SharedFile(_) | Self::Venv(_) => kind == PathKind::File,
+            Self::Cache(_) => kind == PathKind::Directory,
+        }
+    }
+
+    fn fix(&self, environment: &Environment) -> String {
+        match self {
+            Self::SharedFile(_) => "put the file there".to_owned(),
+            Self::Cache(_) | Self::Venv(_) => format!("deployer setup -e {}", environment.name),
+        }
+    }
+}

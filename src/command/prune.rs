@@ -1,0 +1,93 @@
+//! `prune`: remove what retention does not keep, or one release by name.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use crate::cli::{self, Common};
+use crate::command::failure;
+use crate::command::locks::{self, Attempt};
+use crate::command::outcome;
+use crate::command::scene::{self, Ended, Scene};
+use crate::error::Error;
+use crate::event::{Events, Step};
+use crate::exit::Exit;
+use crate::figures::counted;
+use crate::fleet::{self, Done, Tally, each};
+use crate::host::Host;
+use crate::op::{Answer, Op};
+use crate::release::ReleaseId;
+
+/// Runs the verb.
+pub async fn prune(common: &Common, args: &cli::Prune) -> Result<Exit, Error> {
+    let scene = Scene::set(common, &scene::common_overrides(common)).await?;
+    let only = args.release.as_deref().map(str::parse).transpose().map_err(|error: crate::release::ReleaseIdError| {
+        Error::new(Exit::Usage, "release-id", error.to_string()).hint(format!("deployer releases -e {}", scene.environment.name))
+    })?;
+    if only.is_some() {
+        confirm(common, args, &scene.environment.name)?;
+    }
+    let (events, reporter) = scene.start(common, "prune");
+    let connected = fleet::connect(&scene.environment, &events).await;
+    let ended = if let Some((target, error)) = connected.unreachable.first() {
+        let mut failure = Error::new(Exit::Unreachable, error.code(), format!("`{}` cannot be reached: {error}", target.name))
+            .state("nothing was removed");
+        failure.hints.extend(error.hint());
+        Ended::by(failure, scene.environment.targets.len())
+    } else {
+        under_lock(&scene, &connected.hosts, only, &events).await
+    };
+    fleet::close(&connected.hosts).await;
+    Ok(scene::finish(&scene, events, reporter, ended))
+}
+
+/// Removing a named release cannot be undone: it asks for the environment's name.
+fn confirm(common: &Common, args: &cli::Prune, environment: &str) -> Result<(), Error> {
+    let refused = |why: &str| Error::new(Exit::Usage, "confirm", why.to_owned()).hint(format!("add `--confirm {environment}`"));
+    if let Some(name) = &args.confirm {
+        return if name == environment { Ok(()) } else { Err(refused(&format!("`--confirm {name}` names another environment"))) };
+    }
+    if common.no_input || !std::io::stdin().is_terminal() {
+        return Err(refused("removing a release by name needs `--confirm` where nobody can be asked"));
+    }
+    let _ = write!(std::io::stderr(), "Type {environment} to remove this release from its hosts: ");
+    let mut answer = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    if answer.trim() == environment { Ok(()) } else { Err(refused("the answer was not the environment's name")) }
+}
+
+async fn under_lock(scene: &Scene, hosts: &[Host], only: Option<ReleaseId>, events: &Events) -> Ended {
+    if let Attempt::Refused(error) = locks::take(hosts, &scene.run_info("pruning")).await {
+        return Ended::by(error.state("nothing was removed"), hosts.len());
+    }
+    let keep = scene.environment.keep_releases;
+    let tally = Tally::new(events, hosts.len());
+    let results = each(hosts, usize::MAX >> 4, |host| {
+        tally.step(host.name(), Step::Prune, host.ask(Op::Prune { keep, only: only.clone() }), |result| Done {
+            detail: Some(outcome::pruned(result)),
+            ..Done::default()
+        })
+    })
+    .await;
+    fleet::refresh(hosts).await;
+    locks::unlock(hosts).await;
+    let (mut removed_in_all, mut failures) = (0, Vec::new());
+    for (host, result) in hosts.iter().zip(results) {
+        match result {
+            Ok(Answer::Pruned { removed, .. }) => removed_in_all += removed.len(),
+            Ok(_) => {}
+            Err(error) => failures.push(failure::host(host.name(), Step::Prune, &error)),
+        }
+    }
+    let live = fleet::live(hosts);
+    if failures.is_empty() {
+        let place = format!("{} of {}", counted(hosts.len() as u64, "host"), scene.environment.name);
+        let summary = match removed_in_all {
+            0 => format!("Nothing to remove from {place}"),
+            more => format!("Removed {} from {place}", counted(more as u64, "release")),
+        };
+        return Ended { exit: Exit::Ok, error: None, live, ok: hosts.len(), failed: 0, summary, next: Vec::new() };
+    }
+    let state = outcome::serving(&scene.environment.name, "still runs", &live);
+    let error = outcome::explain(Exit::Refused, &failures, hosts.len(), state);
+    let (ok, failed) = (hosts.len() - failures.len(), failures.len());
+    Ended { exit: error.exit, error: Some(error), live, ok, failed, summary: String::new(), next: Vec::new() }
+}

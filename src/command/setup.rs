@@ -1,0 +1,206 @@
+//! `setup`: directories, modes, shared paths, the virtual environment. Idempotent; what the login user may not do is printed for root.
+
+use crate::cli::{self, Common};
+use crate::command::failure;
+use crate::command::locks::{self, Attempt};
+use crate::command::outcome;
+use crate::command::scene::{self, Ended, Scene};
+use crate::command::{print, sudoers};
+use crate::config::environment::Environment;
+use crate::error::Error;
+use crate::event::{Events, Step};
+use crate::exit::Exit;
+use crate::figures::counted;
+use crate::fleet::{self, Done, Tally, each};
+use crate::host::Host;
+use crate::op::{self, Answer, Command, Exec, Network, Op, PathKind, RootState, SetUpResult};
+use crate::release::layout;
+use crate::session::Opener;
+use crate::stage::remote::{self, RemoteError};
+use crate::tree::TreePath;
+
+/// Runs the verb.
+pub async fn setup(common: &Common, args: &cli::Setup) -> Result<Exit, Error> {
+    let scene = Scene::set(common, &scene::common_overrides(common)).await?;
+    if args.print_sudoers {
+        return print_sudoers(&scene).await;
+    }
+    let (events, reporter) = scene.start(common, "setup");
+    let connected = fleet::connect(&scene.environment, &events).await;
+    let hosts = connected.hosts.len() + connected.unreachable.len();
+    let ended = if let Some((_, first)) = connected.unreachable.first() {
+        let failures: Vec<_> = connected.unreachable.iter().map(|(target, error)| failure::unreachable(&target.name, error)).collect();
+        let mut error = outcome::explain(Exit::Unreachable, &failures, hosts, "nothing was changed".to_owned());
+        (error.code, error.hints) = (first.code(), first.hint());
+        Ended::by(error, hosts)
+    } else {
+        with_hosts(&scene, args, &connected.hosts, &events).await
+    };
+    fleet::close(&connected.hosts).await;
+    Ok(scene::finish(&scene, events, reporter, ended))
+}
+
+/// Prints the rules for everybody who logs in on some host; no host is contacted.
+async fn print_sudoers(scene: &Scene) -> Result<Exit, Error> {
+    let mut lines: Vec<String> = Vec::new();
+    for target in &scene.environment.targets {
+        let opener = Opener::prepare(target, &scene.environment.connect).await.map_err(|error| {
+            let mut failure = Error::new(Exit::Config, error.code(), format!("who logs in on `{}` is not known: {error}", target.name));
+            failure.hints.extend(error.hint());
+            failure
+        })?;
+        let (_, user, _) = opener.place();
+        for line in sudoers::lines(&scene.environment, user) {
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    if lines.is_empty() {
+        lines.push(format!("# nothing in {} runs as another user", scene.environment.name));
+    }
+    Ok(print(&format!("{}\n", lines.join("\n"))))
+}
+
+async fn with_hosts(scene: &Scene, args: &cli::Setup, hosts: &[Host], events: &Events) -> Ended {
+    let environment = &scene.environment;
+    let tally = Tally::new(events, hosts.len());
+    let results = each(hosts, environment.parallel.max(16), |host| {
+        tally.step(host.name(), Step::Setup, set_up(scene, host, args.check, events), |result| Done {
+            detail: Some(match result {
+                Ok(result) if !result.root_commands.is_empty() => "root has to act first".to_owned(),
+                Ok(result) if result.changed.is_empty() => "as it must be".to_owned(),
+                Ok(result) => result.changed.join("; "),
+                Err(error) => error.to_string(),
+            }),
+            ..Done::default()
+        })
+    })
+    .await;
+    let (mut failures, mut evidence, mut changed) = (Vec::new(), Vec::new(), 0);
+    let mut refused = false;
+    for (host, result) in hosts.iter().zip(results) {
+        match result {
+            Ok(result) => {
+                changed += result.changed.len();
+                refused |= !result.root_commands.is_empty();
+                evidence.extend(result.root_commands.iter().map(|line| format!("{} | {line}", host.name())));
+                let root = host.target().root.as_ref().unwrap_or(&environment.root);
+                evidence.extend(result.missing_files.iter().map(|file| format!("{} | {root}/{}/{file}", host.name(), layout::SHARED)));
+            }
+            Err(error) => failures.push(failure::remote(host.name(), Step::Setup, &error)),
+        }
+    }
+    let live = fleet::live(hosts);
+    let state = outcome::serving(&environment.name, "still runs", &live);
+    let counts = |error: Error, failed: usize| Ended {
+        exit: error.exit,
+        error: Some(error),
+        live: live.clone(),
+        ok: hosts.len().saturating_sub(failed),
+        failed,
+        summary: String::new(),
+        next: Vec::new(),
+    };
+    if !failures.is_empty() {
+        let failed = failures.len();
+        return counts(outcome::explain(Exit::BuildFailed, &failures, hosts.len(), state), failed);
+    }
+    if refused {
+        let error = Error::new(Exit::Refused, "needs-root", "the login user may not do all of it; root has to run this once")
+            .evidence(evidence)
+            .state(state)
+            .hint(format!("then again: deployer setup -e {}", environment.name));
+        return counts(error, 0);
+    }
+    if !evidence.is_empty() {
+        let error = Error::new(Exit::Refused, "shared-missing", "shared files are missing: put each where it belongs, once")
+            .evidence(evidence)
+            .state(state)
+            .hint(format!("then again: deployer setup -e {}", environment.name));
+        return counts(error, 0);
+    }
+    let summary = match (args.check, changed) {
+        (_, 0) => format!("{} is as it must be: {}", environment.name, counted(hosts.len() as u64, "host")),
+        (true, _) => format!("{} needs {}; nothing was changed", environment.name, counted(changed as u64, "change")),
+        (false, _) => format!("{} is ready: {}", environment.name, counted(hosts.len() as u64, "host")),
+    };
+    let verb = if args.check && changed > 0 { "setup" } else { "deploy" };
+    let next = vec![(verb.to_owned(), format!("deployer {verb} -e {}", environment.name))];
+    Ended { exit: Exit::Ok, error: None, live, ok: hosts.len(), failed: 0, summary, next }
+}
+
+/// Sets one host up under its lock, where there is a root that can hold one.
+async fn set_up(scene: &Scene, host: &Host, check: bool, events: &Events) -> Result<SetUpResult, RemoteError> {
+    let one = std::slice::from_ref(host);
+    let lockable = matches!(host.facts().root, RootState::Ready | RootState::Bare);
+    if lockable
+        && !check
+        && let Attempt::Refused(error) = locks::take(one, &scene.run_info("setting up")).await
+    {
+        return Err(RemoteError::Locked(error.to_string()));
+    }
+    let result = make_ready(scene, host, check, events).await;
+    locks::unlock(one).await;
+    result
+}
+
+async fn make_ready(scene: &Scene, host: &Host, check: bool, events: &Events) -> Result<SetUpResult, RemoteError> {
+    let environment = &scene.environment;
+    let text = |path: &TreePath| String::from_utf8_lossy(path.as_bytes()).into_owned();
+    let op = op::Setup {
+        shared_directories: environment.shared.directories.iter().map(text).collect(),
+        shared_files: environment.shared.files.iter().map(text).collect(),
+        group: environment.group.clone(),
+        cache: environment.cache.as_ref().map(|cache| cache.path.to_string()),
+        check,
+    };
+    let mut result = match host.ask(Op::Setup(op)).await? {
+        Answer::SetUp(result) => result,
+        other => return Err(crate::host::HostError::unexpected(host.name(), &other).into()),
+    };
+    if result.root_commands.is_empty()
+        && let Some(line) = make_venv(environment, host, check, events).await?
+    {
+        result.changed.push(line);
+    }
+    Ok(result)
+}
+
+/// Makes the virtual environment of the buildout recipe, offline, from the wheels in the download cache.
+async fn make_venv(environment: &Environment, host: &Host, check: bool, events: &Events) -> Result<Option<String>, RemoteError> {
+    let Some(venv) = environment.build.as_ref().and_then(|build| build.venv.as_ref()) else { return Ok(None) };
+    let probe = Op::Probe { paths: vec![format!("{venv}/bin/buildout"), format!("{venv}/bin/python")] };
+    let has_buildout = match host.ask(probe).await? {
+        Answer::Probed { paths } => paths.iter().all(|path| matches!(path.kind, PathKind::File | PathKind::Other) && path.executable),
+        _ => false,
+    };
+    if has_buildout {
+        return Ok(None);
+    }
+    let line = format!("virtual environment {venv}");
+    if check {
+        return Ok(Some(line));
+    }
+    let links = environment.cache.as_ref().map(|cache| format!("{}/dist", cache.path)).unwrap_or_default();
+    let exec = Exec {
+        command: Command::Shell(crate::recipe::VENV_SCRIPT.to_owned()),
+        directory: None,
+        env: vec![
+            ("VENV".to_owned(), venv.to_string()),
+            ("PIP_NO_INDEX".to_owned(), "1".to_owned()),
+            ("PIP_FIND_LINKS".to_owned(), links),
+            ("PIP_CONFIG_FILE".to_owned(), "/dev/null".to_owned()),
+            ("PIP_DISABLE_PIP_VERSION_CHECK".to_owned(), "1".to_owned()),
+        ],
+        umask: 0o022,
+        timeout_ms: 600_000,
+        idle_timeout_ms: 300_000,
+        output_limit: 4 << 20,
+        user: None,
+        network: Network::Blocked,
+    };
+    let command = exec.command.clone();
+    remote::run(host, Op::Exec(exec), command, Step::Setup, events).await?;
+    Ok(Some(line))
+}

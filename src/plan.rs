@@ -1,0 +1,332 @@
+//! What a deploy would do: environment, wanted release and the hosts' facts in, a plan out. Its text is the dry run.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::op::{Current, Facts, RootState};
+use crate::release::{Record, ReleaseId};
+use crate::tree::Digest;
+
+/// What is to be live when the run is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The commit; none for a directory without a label.
+    pub commit: Option<String>,
+    /// The code, where it is known already: it decides when there is no commit.
+    pub tree: Option<Digest>,
+    pub build_key: Digest,
+    /// Make it anew, whatever the hosts have.
+    pub force: bool,
+}
+
+/// What one host needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It serves the wanted release already.
+    Nothing,
+    /// It has the wanted release whole, from an earlier run or before a rollback: activate it.
+    Adopt(ReleaseId),
+    /// Push, build, seal and activate.
+    Make,
+}
+
+/// The plan for one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostPlan {
+    pub host: String,
+    /// What `current` points at.
+    pub live: Option<ReleaseId>,
+    pub live_commit: Option<String>,
+    pub action: Action,
+    pub blockers: Vec<Blocker>,
+}
+
+/// Why a host cannot be deployed to, found before anything was sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blocker {
+    pub code: &'static str,
+    pub message: String,
+    pub hint: String,
+}
+
+/// The bytes and files that a new release takes on a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Need {
+    pub bytes: u64,
+    pub files: u64,
+}
+
+/// Plans one host.
+#[must_use]
+pub fn host(name: &str, facts: &Facts, wanted: &Wanted, need: Need, environment: &str) -> HostPlan {
+    let live = live_record(facts);
+    let action = if wanted.force { Action::Make } else { action(facts, live, wanted) };
+    let mut blockers: Vec<_> = root_blocker(facts, environment).into_iter().chain(current_blocker(facts)).collect();
+    if action == Action::Make {
+        blockers.extend(space_blocker(facts, need, environment));
+    }
+    HostPlan {
+        host: name.to_owned(),
+        live: live_id(facts).cloned(),
+        live_commit: live.and_then(|record| record.release.commit.clone()),
+        action,
+        blockers,
+    }
+}
+
+/// Finds the id that `current` leads to.
+#[must_use]
+pub const fn live_id(facts: &Facts) -> Option<&ReleaseId> {
+    match &facts.current {
+        Current::Release(id) => Some(id),
+        Current::Absent | Current::Elsewhere { .. } | Current::NotLink => None,
+    }
+}
+
+/// Finds the record of what is live.
+#[must_use]
+pub fn live_record(facts: &Facts) -> Option<&Record> {
+    let id = live_id(facts)?;
+    facts.releases.iter().find(|record| record.release.id == *id)
+}
+
+/// What a host serves that has no `current`.
+pub const NOTHING: &str = "nothing";
+
+/// Names what a host serves, for people: a short commit, a release's id, or `nothing`.
+#[must_use]
+pub fn live_name(facts: &Facts) -> String {
+    match (live_record(facts).and_then(|record| record.release.commit.as_deref()), live_id(facts)) {
+        (Some(commit), _) => short(commit).to_owned(),
+        (None, Some(id)) => id.to_string(),
+        (None, None) => NOTHING.to_owned(),
+    }
+}
+
+/// Counts hosts by what they serve.
+#[must_use]
+pub fn live_counts<'a>(facts: impl IntoIterator<Item = &'a Facts>) -> BTreeMap<String, u32> {
+    let mut counts = BTreeMap::new();
+    for facts in facts {
+        *counts.entry(live_name(facts)).or_insert(0) += 1;
+    }
+    counts
+}
+
+/// Cuts a commit id to the seven digits people read.
+#[must_use]
+pub fn short(commit: &str) -> &str {
+    commit.get(..7).unwrap_or(commit)
+}
+
+fn action(facts: &Facts, live: Option<&Record>, wanted: &Wanted) -> Action {
+    let same = |record: &&Record| {
+        let code = match (&wanted.commit, &wanted.tree) {
+            (Some(commit), _) => record.release.commit.as_ref() == Some(commit),
+            (None, Some(tree)) => record.release.tree == *tree,
+            (None, None) => false,
+        };
+        code && record.release.build_key == wanted.build_key && record.state.is_sealed()
+    };
+    // An active release that nobody confirmed is not what anybody may call deployed: it is activated and checked again.
+    if facts.unresolved.is_none() && live.as_ref().is_some_and(same) {
+        return Action::Nothing;
+    }
+    facts.releases.iter().rev().find(same).map_or(Action::Make, |record| Action::Adopt(record.release.id.clone()))
+}
+
+fn root_blocker(facts: &Facts, environment: &str) -> Option<Blocker> {
+    let setup = format!("deployer setup -e {environment}");
+    let (code, message, hint) = match &facts.root {
+        RootState::Ready | RootState::Bare => return None,
+        RootState::Missing { .. } => ("root-missing", "the root directory is missing".to_owned(), setup),
+        RootState::NotDirectory => {
+            ("root-not-directory", "the root is not a directory".to_owned(), "move it away, or change `root`".to_owned())
+        }
+        RootState::ReadOnly => {
+            ("root-read-only", "the root is on a read-only file system".to_owned(), "mount it for writing, or change `root`".to_owned())
+        }
+        RootState::Denied { owner } => {
+            ("root-denied", format!("the root belongs to `{owner}` and `{}` may not write to it", facts.user), setup)
+        }
+        RootState::NewerFormat(format) => (
+            "newer-format",
+            format!("the root was written by a newer deployer (record format {format})"),
+            "use that deployer, or a newer one".to_owned(),
+        ),
+    };
+    Some(Blocker { code, message, hint })
+}
+
+fn current_blocker(facts: &Facts) -> Option<Blocker> {
+    let (message, hint) = match &facts.current {
+        Current::Absent | Current::Release(_) => return None,
+        Current::NotLink => (
+            "`current` is a real file or directory, not a link".to_owned(),
+            "move it away on that host: `mv current current.old`, then deploy again".to_owned(),
+        ),
+        Current::Elsewhere { target, dangling } => (
+            format!("`current` leads to `{target}`, which is {}", if *dangling { "not there" } else { "not a release of this root" }),
+            "point it at a directory in `releases/`, or remove it on that host, then deploy again".to_owned(),
+        ),
+    };
+    Some(Blocker { code: "current", message, hint })
+}
+
+/// Asks for the tree once more than it is large: the build adds to it.
+fn space_blocker(facts: &Facts, need: Need, environment: &str) -> Option<Blocker> {
+    let bytes = need.bytes + need.bytes / 20 + (4 << 20);
+    let inodes = need.files + need.files / 5 + 64;
+    let short_of = if facts.total_bytes > 0 && facts.free_bytes < bytes {
+        format!("{} MB are free and the release needs {} MB", facts.free_bytes / 1_000_000, bytes.div_ceil(1_000_000))
+    } else if facts.free_inodes > 0 && facts.free_inodes < inodes {
+        format!("{} inodes are free and the release needs {inodes}", facts.free_inodes)
+    } else {
+        return None;
+    };
+    Some(Blocker { code: "disk-full", message: short_of, hint: format!("deployer prune -e {environment}") })
+}
+
+/// Where a rollback goes on one host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Return {
+    pub host: String,
+    pub from: Option<ReleaseId>,
+    /// None where the host serves the target already.
+    pub to: Option<ReleaseId>,
+    pub commit: Option<String>,
+}
+
+/// Says why there is nothing to roll back to.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RollbackError {
+    #[error("`{host}` serves nothing")]
+    NothingLive { host: String },
+    #[error("`{host}` has no confirmed release before the one it serves")]
+    NoTarget { host: String },
+    #[error("hosts would return to different revisions: `{first}` to {first_to}, `{second}` to {second_to}")]
+    Differs { first: String, first_to: String, second: String, second_to: String },
+    #[error("`{host}` does not have the release `{wanted}` as a confirmed one")]
+    Missing { host: String, wanted: String },
+}
+
+/// Chooses what a rollback returns to: on every host the same code, sealed and confirmed once, by absolute id.
+///
+/// Without `to` it is what was confirmed before the live release was deployed. `to` is a release's id, a commit, or `~N`.
+pub fn select_rollback(hosts: &[(&str, &Facts)], to: Option<&str>) -> Result<Vec<Return>, RollbackError> {
+    let mut returns: Vec<Return> = Vec::with_capacity(hosts.len());
+    let mut first: Option<(&str, &Record)> = None;
+    for (host, facts) in hosts {
+        let record = match (to, first) {
+            // Other hosts go where the first one goes, by code: ids differ where hosts were deployed to in different runs.
+            (_, Some((_, wanted))) => {
+                same_code(facts, wanted).ok_or_else(|| RollbackError::Missing { host: (*host).to_owned(), wanted: record_name(wanted) })?
+            }
+            (Some(text), None) => named(host, facts, text)?,
+            (None, None) => step_back(host, facts, 1)?,
+        };
+        if let (None, Some((name, wanted))) = (to, first) {
+            // What this host alone would return to must be the same code, or the fleet would be torn apart.
+            if let Ok(own) = step_back(host, facts, 1)
+                && own.release.tree != wanted.release.tree
+                && live_record(facts).is_some_and(|live| live.release.tree != wanted.release.tree)
+            {
+                return Err(RollbackError::Differs {
+                    first: name.to_owned(),
+                    first_to: record_name(wanted),
+                    second: (*host).to_owned(),
+                    second_to: record_name(own),
+                });
+            }
+        }
+        first.get_or_insert((host, record));
+        let from = live_id(facts).cloned();
+        let to = (from.as_ref() != Some(&record.release.id)).then(|| record.release.id.clone());
+        returns.push(Return { host: (*host).to_owned(), from, to, commit: record.release.commit.clone() });
+    }
+    Ok(returns)
+}
+
+fn record_name(record: &Record) -> String {
+    record.release.commit.as_deref().map_or_else(|| record.release.id.to_string(), |commit| short(commit).to_owned())
+}
+
+fn same_code<'a>(facts: &'a Facts, wanted: &Record) -> Option<&'a Record> {
+    facts.releases.iter().rev().find(|record| record.release.tree == wanted.release.tree && record.state.is_good())
+}
+
+fn named<'a>(host: &str, facts: &'a Facts, text: &str) -> Result<&'a Record, RollbackError> {
+    if let Some(count) = text.strip_prefix('~').and_then(|digits| digits.parse::<usize>().ok()) {
+        return step_back(host, facts, count);
+    }
+    let commit = |record: &Record| text.len() >= 7 && record.release.commit.as_deref().is_some_and(|commit| commit.starts_with(text));
+    let matches = |record: &&Record| record.state.is_good() && (record.release.id.as_str() == text || commit(record));
+    facts.releases.iter().rev().find(matches).ok_or_else(|| RollbackError::Missing { host: host.to_owned(), wanted: text.to_owned() })
+}
+
+/// Follows what was live before, `count` times. A rollback leaves that chain as it is, so a second one goes further back.
+fn step_back<'a>(host: &str, facts: &'a Facts, count: usize) -> Result<&'a Record, RollbackError> {
+    let mut record = live_record(facts).ok_or_else(|| RollbackError::NothingLive { host: host.to_owned() })?;
+    for _ in 0..count {
+        record = before(facts, record).ok_or_else(|| RollbackError::NoTarget { host: host.to_owned() })?;
+    }
+    Ok(record)
+}
+
+/// Finds the release that was live before another. One that did not hold, or was found altered, is passed over.
+fn before<'a>(facts: &'a Facts, record: &'a Record) -> Option<&'a Record> {
+    let mut record = record;
+    // No chain is longer than there are releases, whatever the records say.
+    for _ in &facts.releases {
+        let previous = record.previous.as_ref()?;
+        record = facts.releases.iter().find(|record| record.release.id == *previous)?;
+        if record.state.is_good() {
+            return Some(record);
+        }
+    }
+    None
+}
+
+/// Lists what a host can go back to, the live release first: each was live before the one ahead of it.
+#[must_use]
+pub fn chain(facts: &Facts) -> Vec<ReleaseId> {
+    let mut ids: Vec<ReleaseId> = Vec::new();
+    let mut next = live_record(facts);
+    while let Some(record) = next.filter(|record| !ids.contains(&record.release.id)) {
+        ids.push(record.release.id.clone());
+        next = before(facts, record);
+    }
+    ids
+}
+
+/// Finds two names that are one root: the same random id in `.deployer/id`.
+#[must_use]
+pub fn twins<'a>(facts: impl IntoIterator<Item = (&'a str, &'a Facts)>) -> Option<(String, String)> {
+    let mut seen: HashMap<&str, &str> = HashMap::new();
+    for (name, facts) in facts {
+        let Some(id) = facts.host_id.as_deref() else { continue };
+        if let Some(first) = seen.insert(id, name) {
+            return Some((first.to_owned(), name.to_owned()));
+        }
+    }
+    None
+}
+
+/// Names a new release so that no host has it yet: `<time>-<short commit>`, with a number where that is taken.
+///
+/// # Errors
+/// The parts do not make an id.
+pub fn release_id(stamp: &str, label: &str, taken: impl Fn(&ReleaseId) -> bool) -> Result<ReleaseId, crate::release::ReleaseIdError> {
+    let plain: String = label.chars().map(|c| if c.is_ascii_alphanumeric() || "._".contains(c) { c } else { '-' }).take(40).collect();
+    let first: ReleaseId = format!("{stamp}-{plain}").parse()?;
+    if !taken(&first) {
+        return Ok(first);
+    }
+    let mut number = 2_u32;
+    loop {
+        let next: ReleaseId = format!("{stamp}-{plain}.{number}").parse()?;
+        if !taken(&next) {
+            return Ok(next);
+        }
+        number += 1;
+    }
+}

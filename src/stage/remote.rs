@@ -1,0 +1,243 @@
+//! The remote stage: turn a transferred tree into the release a host serves.
+
+use std::time::Duration;
+
+use crate::config::environment::{Build, Check, CheckProbe, Environment, Network, Run};
+use crate::config::placeholders::{self, Values};
+use crate::event::{Events, Step};
+use crate::host::{Host, HostError, Reply};
+use crate::op::{self, Activate, Activated, ActivationOutcome, Answer, CacheLink, Command, End, Exec, Exited, Links, Op};
+use crate::release::ReleaseId;
+use crate::stage::output::Output;
+
+/// Says why a step failed on one host.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteError {
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// A command of the user's ended badly.
+    #[error("{}", describe(exited))]
+    Command { command: Command, exited: Exited, tail: Vec<String> },
+    #[error("not healthy after {}: {last}", tries_words(*tries))]
+    Check { tries: u32, last: String, tail: Vec<String> },
+    /// The link was put back; what serves may be the other release still.
+    #[error("`current` was put back, but what serves was not restarted: {}", describe(exited))]
+    NotRestarted { exited: Exited, tail: Vec<String> },
+    #[error("{0}")]
+    Placeholder(String),
+    /// Another run, or a person, has the host.
+    #[error("{0}")]
+    Locked(String),
+}
+
+/// Says how a command ended, for people.
+#[must_use]
+pub fn describe(exited: &Exited) -> String {
+    // Without the time it took, hosts that ended alike are told together.
+    match exited.end {
+        End::Code(code) => format!("exit {code}"),
+        End::Signal(signal) => format!("killed by signal {signal}"),
+        End::TimedOut => "stopped: its time limit is over".to_owned(),
+        End::Idle => "stopped: no output for too long".to_owned(),
+        End::Stopped => "stopped on request".to_owned(),
+    }
+}
+
+/// Counts tries for people.
+#[must_use]
+pub fn tries_words(tries: u32) -> String {
+    if tries == 1 { "1 try".to_owned() } else { format!("{tries} tries") }
+}
+
+/// Gives the exit code of a command that had one.
+#[must_use]
+pub const fn exit_code(exited: &Exited) -> Option<i32> {
+    match exited.end {
+        End::Code(code) => Some(code),
+        End::Signal(_) | End::TimedOut | End::Idle | End::Stopped => None,
+    }
+}
+
+/// What a release needs on one host, beside its files.
+pub struct Recipe<'a> {
+    pub environment: &'a Environment,
+    pub release: &'a ReleaseId,
+    pub values: &'a Values,
+    pub durable: bool,
+}
+
+/// Links shared paths and the download cache.
+pub async fn link(host: &Host, recipe: &Recipe<'_>) -> Result<(), RemoteError> {
+    let shared = &recipe.environment.shared;
+    let text = |path: &crate::tree::TreePath| String::from_utf8_lossy(path.as_bytes()).into_owned();
+    let links = Links {
+        release: recipe.release.clone(),
+        directories: shared.directories.iter().map(text).collect(),
+        files: shared.files.iter().map(text).collect(),
+        cache: recipe.environment.cache.as_ref().map(|cache| CacheLink { link: text(&cache.link), target: cache.path.as_str().to_owned() }),
+        replace: shared.replace,
+    };
+    host.ask(Op::Link(links)).await?;
+    Ok(())
+}
+
+/// Runs the build. What the host serves does not change.
+pub async fn build(host: &Host, recipe: &Recipe<'_>, build: &Build, events: &Events) -> Result<Exited, RemoteError> {
+    let command = expand(&build.command, recipe.values)?;
+    let mut env: Vec<_> = placeholders::variables(recipe.values);
+    for (name, value) in &build.env {
+        env.push((name.clone(), placeholders::expand(value, recipe.values).map_err(|error| RemoteError::Placeholder(error.to_string()))?));
+    }
+    let exec = Exec {
+        command: command.clone(),
+        directory: Some(crate::release::layout::release(recipe.release)),
+        env,
+        umask: 0o022,
+        timeout_ms: millis(build.timeout),
+        idle_timeout_ms: millis(build.idle_timeout),
+        output_limit: build.output_limit,
+        user: None,
+        network: match build.network {
+            Network::Blocked => op::Network::Blocked,
+            Network::None => op::Network::None,
+            Network::Host => op::Network::Host,
+        },
+    };
+    run(host, Op::Build { release: recipe.release.clone(), exec }, command, Step::Build, events).await
+}
+
+/// Verifies, syncs and seals. The seal comes last: an unsealed release is never activated and never a rollback target.
+pub async fn seal(host: &Host, recipe: &Recipe<'_>) -> Result<(), RemoteError> {
+    host.ask(Op::Seal { release: recipe.release.clone(), durable: recipe.durable }).await?;
+    Ok(())
+}
+
+/// Switches `current`, restarts and checks. The caller confirms or reverts.
+pub async fn activate(
+    host: &Host,
+    recipe: &Recipe<'_>,
+    expect: Option<&ReleaseId>,
+    rollback: bool,
+    events: &Events,
+) -> Result<(Activated, u32), RemoteError> {
+    let environment = recipe.environment;
+    let command = environment.activate.as_ref().map(|run| exec(run, recipe)).transpose()?;
+    let check = environment.check.as_ref().map(|check| check_op(check, recipe)).transpose()?;
+    // One request does both, and what it prints is one stream.
+    let step = if command.is_none() && check.is_some() { Step::Check } else { Step::Activate };
+    let op = Op::Activate(Activate {
+        release: recipe.release.clone(),
+        expect: expect.cloned(),
+        command: command.clone(),
+        check,
+        confirm_within_ms: millis(environment.confirm_within),
+        durable: recipe.durable,
+        rollback,
+    });
+    let (answer, tail) = follow(host, op, step, events).await?;
+    let Answer::Activated(activated) = answer else { return Err(HostError::unexpected(host.name(), &answer).into()) };
+    match &activated.outcome {
+        ActivationOutcome::Well { tries } => {
+            let tries = *tries;
+            Ok((activated, tries))
+        }
+        ActivationOutcome::CommandFailed(exited) => {
+            let command = command.map_or_else(|| Command::Argv(Vec::new()), |exec| exec.command);
+            Err(RemoteError::Command { command, exited: exited.clone(), tail })
+        }
+        ActivationOutcome::CheckFailed { tries, last } => Err(RemoteError::Check { tries: *tries, last: last.clone(), tail }),
+    }
+}
+
+/// Accepts what is active.
+pub async fn confirm(host: &Host, release: &ReleaseId) -> Result<(), RemoteError> {
+    host.ask(Op::Confirm { release: release.clone() }).await?;
+    Ok(())
+}
+
+/// Puts back what was live before `release`, and restarts it.
+pub async fn revert(host: &Host, release: &ReleaseId, reason: &str, events: &Events) -> Result<Activated, RemoteError> {
+    let op = Op::Revert { release: release.clone(), reason: reason.to_owned() };
+    let (answer, tail) = follow(host, op, Step::Revert, events).await?;
+    match answer {
+        Answer::Activated(activated) => match activated.outcome {
+            ActivationOutcome::CommandFailed(exited) => Err(RemoteError::NotRestarted { exited, tail }),
+            ActivationOutcome::Well { .. } | ActivationOutcome::CheckFailed { .. } => Ok(activated),
+        },
+        other => Err(HostError::unexpected(host.name(), &other).into()),
+    }
+}
+
+/// Runs one command and follows its output; an exit other than 0 is an error with the last lines.
+pub async fn run(host: &Host, op: Op, command: Command, step: Step, events: &Events) -> Result<Exited, RemoteError> {
+    let (answer, tail) = follow(host, op, step, events).await?;
+    match answer {
+        Answer::Exited(exited) if exited.is_success() => Ok(exited),
+        Answer::Exited(exited) => Err(RemoteError::Command { command, exited, tail }),
+        other => Err(HostError::unexpected(host.name(), &other).into()),
+    }
+}
+
+async fn follow(host: &Host, op: Op, step: Step, events: &Events) -> Result<(Answer, Vec<String>), HostError> {
+    let mut call = host.start(op).await?;
+    let mut output = Output::new(host.name(), step, events);
+    loop {
+        match call.next().await? {
+            Reply::Output { stderr, bytes } => output.feed(stderr, &bytes),
+            Reply::Progress(_) | Reply::End => {}
+            Reply::Answer(answer) => return Ok((answer, output.finish())),
+        }
+    }
+}
+
+/// Makes the request for a command of the user's that is not a build. It runs in the release, as the build does.
+fn exec(run: &Run, recipe: &Recipe<'_>) -> Result<Exec, RemoteError> {
+    Ok(Exec {
+        command: expand(&run.command, recipe.values)?,
+        directory: Some(crate::release::layout::release(recipe.release)),
+        // A rule of sudoers can name a command, but not one behind variables that differ from run to run.
+        env: match (&run.user, &run.command) {
+            (Some(_), Command::Argv(_)) => Vec::new(),
+            (None, Command::Argv(_)) | (_, Command::Shell(_)) => placeholders::variables(recipe.values),
+        },
+        umask: 0o022,
+        timeout_ms: millis(run.timeout),
+        idle_timeout_ms: 0,
+        output_limit: 1 << 20,
+        user: run.user.clone(),
+        network: op::Network::Host,
+    })
+}
+
+fn check_op(check: &Check, recipe: &Recipe<'_>) -> Result<op::Check, RemoteError> {
+    let values = recipe.values;
+    let probe = match &check.probe {
+        CheckProbe::Run(run) => op::Probe::Run(exec(run, recipe)?),
+        CheckProbe::Url { url, contains } => {
+            op::Probe::Url { url: text(url, values)?, contains: contains.as_ref().map(|wanted| text(wanted, values)).transpose()? }
+        }
+    };
+    Ok(op::Check {
+        probe,
+        retries: check.retries,
+        every_ms: millis(check.every),
+        successes: check.successes,
+        timeout_ms: millis(check.timeout),
+    })
+}
+
+/// Replaces placeholders in an argv; a text for the shell is left as it is, and finds them in its environment.
+fn expand(command: &Command, values: &Values) -> Result<Command, RemoteError> {
+    match command {
+        Command::Shell(text) => Ok(Command::Shell(text.clone())),
+        Command::Argv(words) => words.iter().map(|word| text(word, values)).collect::<Result<_, _>>().map(Command::Argv),
+    }
+}
+
+fn text(text: &str, values: &Values) -> Result<String, RemoteError> {
+    placeholders::expand(text, values).map_err(|error| RemoteError::Placeholder(error.to_string()))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
