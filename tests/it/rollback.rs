@@ -1,0 +1,206 @@
+//! Going back: to the release before, further back, to a named one, and why it cannot be.
+
+use std::fs;
+
+use deployer::exit::Exit;
+use snapbox::str;
+
+use crate::harness::World;
+
+/// Hosts on which three commits are confirmed, one after the other.
+fn world(hosts: &[&str]) -> (World, [String; 3]) {
+    let world = World::new().local_hosts(hosts);
+    let commits = ["one\n", "two\n", "three\n"].map(|text| {
+        let commit = world.commit(&[("number", text)]);
+        world.deploy("master");
+        commit
+    });
+    (world, commits)
+}
+
+#[test]
+fn a_rollback_goes_to_the_release_before_and_twice_goes_further_until_there_is_none() {
+    let (world, _) = world(&["app1", "app2"]);
+    world.deployer(["rollback"]).is(
+        Exit::Ok,
+        str![""],
+        str![[r"
+boskel → prod · rollback · 2 hosts
+[<t>] connect  2/2
+[<t>] changes  0b2540c..8899d14
+[<t>] release  <release>
+[<t>] activate  2/2  current → <release>
+
+Rolled back prod to 8899d14: 2 hosts in <t>
+  forward again  deployer rollback -e prod --to <release>
+
+"]],
+    );
+    assert_eq!(world.read_current("app2", "number"), "two\n");
+    world.deployer(["rollback"]).ok();
+    assert_eq!(world.read_current("app2", "number"), "one\n");
+    world.deployer(["rollback"]).is(
+        Exit::Config,
+        str![""],
+        str![[r"
+boskel → prod · rollback · 2 hosts
+[<t>] connect  2/2
+
+error: `app1` has no confirmed release before the one it serves
+  state: prod still runs e1a9e0b on 2/2 hosts
+  hint: see what there is: deployer releases -e prod
+  hint: choose one: deployer rollback -e prod --to ID
+
+"]],
+    );
+    assert_eq!(world.read_current("app2", "number"), "one\n");
+}
+
+#[test]
+fn a_rollback_goes_to_a_release_named_by_id_by_distance_or_by_commit() {
+    let (world, [first, _, third]) = world(&["app1"]);
+    world.deployer(["rollback", "--to", "~2"]).ok();
+    assert_eq!(world.read_current("app1", "number"), "one\n");
+    world.deployer(["rollback", "--to", &third[..7]]).ok();
+    assert_eq!(world.read_current("app1", "number"), "three\n");
+    let id = world.release_of("app1", &first);
+    world.deployer(["rollback", "--to", &id]).ok();
+    assert_eq!(world.read_current("app1", "number"), "one\n");
+    world.deployer(["rollback", "--to", &id]).is(
+        Exit::Ok,
+        str![""],
+        str![[r"
+boskel → prod · rollback · 1 host
+[<t>] connect  1/1
+
+prod is at e1a9e0b on 1/1 host; nothing to do.
+
+"]],
+    );
+}
+
+#[test]
+fn a_rollback_to_what_no_host_has_is_refused_with_what_there_is() {
+    let (world, _) = world(&["app1"]);
+    let before = world.live("app1");
+    world.deployer(["rollback", "--to", "20200101T000000-0000000"]).is(
+        Exit::Config,
+        str![""],
+        str![[r"
+boskel → prod · rollback · 1 host
+[<t>] connect  1/1
+
+error: `app1` does not have the release `<release>` as a confirmed one
+  state: prod still runs 0b2540c on 1/1 host
+  hint: see what there is: deployer releases -e prod
+  hint: choose one: deployer rollback -e prod --to ID
+
+"]],
+    );
+    world.deployer(["rollback", "--to", "~9"]).is(
+        Exit::Config,
+        str![""],
+        str![[r"
+boskel → prod · rollback · 1 host
+[<t>] connect  1/1
+
+error: `app1` has no confirmed release before the one it serves
+  state: prod still runs 0b2540c on 1/1 host
+  hint: see what there is: deployer releases -e prod
+  hint: choose one: deployer rollback -e prod --to ID
+
+"]],
+    );
+    world.deployer(["rollback", "--to", "nonsense"]).is(
+        Exit::Config,
+        str![""],
+        str![[r"
+boskel → prod · rollback · 1 host
+[<t>] connect  1/1
+
+error: `app1` does not have the release `nonsense` as a confirmed one
+  state: prod still runs 0b2540c on 1/1 host
+  hint: see what there is: deployer releases -e prod
+  hint: choose one: deployer rollback -e prod --to ID
+
+"]],
+    );
+    assert_eq!(world.live("app1"), before);
+}
+
+#[test]
+fn hosts_that_differ_go_back_to_one_release_that_is_named() {
+    let (world, [first, ..]) = world(&["app1", "app2"]);
+    world.deployer(["rollback", "-H", "app1"]).ok();
+    assert_eq!((world.read_current("app1", "number"), world.read_current("app2", "number")), ("two\n".to_owned(), "three\n".to_owned()));
+    // Where each would go is not one release: a person decides.
+    world.deployer(["rollback"]).is(
+        Exit::Config,
+        str![""],
+        str![[r"
+boskel → prod · rollback · 2 hosts
+[<t>] connect  2/2
+
+error: hosts would return to different revisions: `app1` to e1a9e0b, `app2` to 8899d14
+  state: prod still runs 0b2540c on 1/2 hosts and 8899d14 on 1/2 hosts
+  hint: see what there is: deployer releases -e prod
+  hint: choose one: deployer rollback -e prod --to ID
+
+"]],
+    );
+    world.deployer(["rollback", "--to", &first[..7]]).ok();
+    assert_eq!((world.read_current("app1", "number"), world.read_current("app2", "number")), ("one\n".to_owned(), "one\n".to_owned()));
+}
+
+#[test]
+fn a_rollback_where_one_host_lacks_the_release_changes_no_host() {
+    let (world, [_, second, _]) = world(&["app1", "app2"]);
+    let id = world.release_of("app2", &second);
+    fs::remove_dir_all(world.root("app2").join("releases").join(&id)).unwrap();
+    world.deployer(["rollback", "--to", &id]).is(
+        Exit::RolledBack,
+        str![""],
+        str![[r"
+boskel → prod · rollback · 2 hosts
+[<t>] connect  2/2
+[<t>] changes  0b2540c..8899d14
+[<t>] release  <release>
+[<t>] ✗ app2 activate failed after <t>: the directory of `<release>` is gone
+[<t>] ✗ activate  1/2  1 failed: app2
+[<t>] revert  1/1
+
+✗ app2 · activate · failed after <t>
+
+The rollback failed. prod runs 0b2540c on 2/2 hosts.
+
+"]],
+    );
+    assert_eq!((world.read_current("app1", "number"), world.read_current("app2", "number")), ("three\n".to_owned(), "three\n".to_owned()));
+}
+
+#[test]
+fn deploying_again_what_was_rolled_back_adopts_the_release_that_is_there() {
+    let (world, _) = world(&["app1"]);
+    let id = world.live("app1");
+    world.deployer(["rollback"]).ok();
+    world.deployer(["deploy", "--rev", "master"]).is(
+        Exit::Ok,
+        str![""],
+        str![[r#"
+boskel → prod · 1 host
+[<t>] rev  0b2540c master "Change what there is" (Ada, <ago>)
+[<t>] export  1 file, <size>
+[<t>] connect  1/1
+[<t>] lock  1/1
+[<t>] changes  8899d14..0b2540c · 1 commit, 1 file
+[<t>] release  <release>
+[<t>] activate  1/1  current → <release>
+[<t>] prune  1/1  kept 3, removed 0
+
+Deployed 0b2540c to prod: 1 host in <t> (was 8899d14)
+  undo  deployer rollback -e prod
+
+"#]],
+    );
+    assert_eq!(world.live("app1"), id);
+}
