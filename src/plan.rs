@@ -9,10 +9,9 @@ use crate::tree::Digest;
 /// What is to be live when the run is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// The commit; none for a directory without a label.
+    /// The commit; none for a directory, which is what it is whatever its label.
     pub commit: Option<String>,
-    /// The code, where it is known already: it decides when there is no commit.
-    pub tree: Option<Digest>,
+    pub tree: Digest,
     pub build_key: Digest,
     /// Make it anew, whatever the hosts have.
     pub force: bool,
@@ -120,11 +119,8 @@ pub fn short(commit: &str) -> &str {
 
 fn action(facts: &Facts, live: Option<&Record>, wanted: &Wanted) -> Action {
     let same = |record: &&Record| {
-        let code = match (&wanted.commit, &wanted.tree) {
-            (Some(commit), _) => record.release.commit.as_ref() == Some(commit),
-            (None, Some(tree)) => record.release.tree == *tree,
-            (None, None) => false,
-        };
+        // The tree decides: one commit is many trees (another `source.path`, a directory that only bears its label).
+        let code = record.release.tree == wanted.tree && (wanted.commit.is_none() || wanted.commit == record.release.commit);
         code && record.release.build_key == wanted.build_key && record.state.is_sealed()
     };
     // An active release that nobody confirmed is not what anybody may call deployed: it is activated and checked again.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use crate::command::failure::HostFailure;
-use crate::event::Step;
 use crate::fleet;
 use crate::host::{Host, HostError};
 use crate::release::ReleaseId;
@@ -25,7 +24,7 @@ pub async fn is_switched(host: &Host, release: &ReleaseId, error: &RemoteError) 
 #[must_use]
 pub fn live(hosts: &[Host], failures: &[HostFailure]) -> BTreeMap<String, u32> {
     let is_unknown =
-        |host: &&Host| failures.iter().any(|failure| failure.lost && failure.step >= Step::Activate && failure.host == host.name());
+        |host: &&Host| failures.iter().any(|failure| failure.is_unknown() && failure.host == host.name());
     let (unknown, known): (Vec<&Host>, Vec<&Host>) = hosts.iter().partition(is_unknown);
     let mut live = fleet::live(&known.into_iter().cloned().collect::<Vec<_>>());
     if !unknown.is_empty() {

@@ -20,7 +20,7 @@ use crate::exit::Exit;
 use crate::fleet::{self, Connected, Done, Tally};
 use crate::host::Host;
 use crate::op::Facts;
-use crate::plan::{self, Action, HostPlan, Need, Wanted};
+use crate::plan::{self, Action, HostPlan, Wanted};
 use crate::release::ReleaseId;
 use crate::rollout::{self, Amount, Barrier};
 
@@ -80,16 +80,13 @@ struct Member {
     release: ReleaseId,
 }
 
-/// The run was asked to stop.
-struct Stopped(Exit);
-
 impl Deploy<'_> {
     async fn run(&self) -> Result<Ended, Error> {
         let local = Material::prepare(&self.args.what, self.scene, self.events);
         let began = async { tokio::join!(local, fleet::connect(self.environment, self.events)) };
-        let (local, connected) = match self.until_stopped(began).await {
+        let (local, connected) = match self.interrupt.until(began).await {
             Ok(both) => both,
-            Err(Stopped(exit)) => return Ok(self.interrupted(exit, &[]).await),
+            Err(exit) => return Ok(self.interrupted(exit, &[]).await),
         };
         let local = match local {
             Ok(local) => local,
@@ -121,7 +118,7 @@ impl Deploy<'_> {
                 .state(self.serving("still runs", &connected.hosts))
                 .hint("remove one of the two names from deploy.toml"));
         }
-        let wanted = self.wanted(local);
+        let wanted = local.wanted(self.environment, self.args.what.force);
         let plans = self.plans(&connected.hosts, &wanted, local);
         if failures.is_empty() && plans.iter().all(|plan| plan.action == Action::Nothing && plan.blockers.is_empty()) {
             return Ok(self.nothing_to_do(local, &connected.hosts));
@@ -134,31 +131,23 @@ impl Deploy<'_> {
         failures.extend(blocked);
         let hosts: Vec<Host> =
             connected.hosts.iter().zip(&plans).filter(|(_, plan)| plan.blockers.is_empty()).map(|(host, _)| host.clone()).collect();
-        match self.until_stopped(self.lock(&hosts, local)).await {
+        match self.interrupt.until(self.lock(&hosts, local)).await {
             Ok(locked) => locked?,
-            Err(Stopped(exit)) => return Ok(self.interrupted(exit, &hosts).await),
+            Err(exit) => return Ok(self.interrupted(exit, &hosts).await),
         }
+        // Whoever had the lock before may have filled the disk or moved `current`.
         let plans = self.plans(&hosts, &wanted, local);
-        if failures.is_empty() && plans.iter().all(|plan| plan.action == Action::Nothing) {
-            // The run that this one waited for did the same.
+        let blocked: Vec<HostFailure> = plans.iter().filter_map(failure::blocked).collect();
+        if !blocked.is_empty() {
+            failures.extend(blocked);
             locks::unlock(&hosts).await;
-            return Ok(self.nothing_to_do(local, &hosts));
+            return Ok(self.not_activated(&hosts, &failures));
         }
         self.locked(local, hosts, plans, failures, budget).await
     }
 
-    fn wanted(&self, local: &Material) -> Wanted {
-        Wanted {
-            commit: local.commit().filter(|_| !local.is_directory()),
-            tree: (local.revision.is_none() || local.is_directory()).then(|| local.artifact.manifest.tree_digest()),
-            build_key: crate::recipe::build_key(self.environment),
-            force: self.args.what.force,
-        }
-    }
-
     fn plans(&self, hosts: &[Host], wanted: &Wanted, local: &Material) -> Vec<HostPlan> {
-        let (_, bytes) = local.artifact.manifest.totals();
-        let need = Need { bytes, files: local.artifact.manifest.entries().len() as u64 };
+        let need = local.need();
         hosts.iter().map(|host| plan::host(host.name(), &host.facts(), wanted, need, &self.environment.name)).collect()
     }
 
@@ -239,9 +228,9 @@ impl Deploy<'_> {
             return Ok(ended);
         }
         let parcel = self.parcel(local, &working, &fresh).await?;
-        let prepared = match self.until_stopped(self.prepare(&working, &parcel, local)).await {
+        let prepared = match self.interrupt.until(self.prepare(&working, &parcel, local)).await {
             Ok(prepared) => prepared,
-            Err(Stopped(exit)) => {
+            Err(exit) => {
                 prepare::give_up(&working, "the run was interrupted").await;
                 return Ok(self.interrupted(exit, &all).await);
             }
@@ -315,13 +304,6 @@ impl Deploy<'_> {
             files: changes.as_ref().map(|changes| changes.files),
             release: release.to_string(),
         });
-    }
-
-    async fn until_stopped<T>(&self, work: impl Future<Output = T>) -> Result<T, Stopped> {
-        tokio::select! {
-            result = work => Ok(result),
-            exit = self.interrupt.wait() => Err(Stopped(exit)),
-        }
     }
 
     fn serving(&self, verb: &str, hosts: &[Host]) -> String {

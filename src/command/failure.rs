@@ -28,6 +28,12 @@ pub struct HostFailure {
 }
 
 impl HostFailure {
+    /// Tells whether nobody knows what the host serves: it was lost while it was switched.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.lost && self.step >= Step::Activate
+    }
+
     fn new(host: &str, step: Step, message: impl Into<String>) -> Self {
         Self {
             host: host.to_owned(),

@@ -47,6 +47,14 @@ impl Interrupt {
         *self.asked.borrow()
     }
 
+    /// Does `work`, unless the run is asked to stop first: then it is dropped where it is.
+    pub async fn until<T>(&self, work: impl Future<Output = T>) -> Result<T, Exit> {
+        tokio::select! {
+            result = work => Ok(result),
+            exit = self.wait() => Err(exit),
+        }
+    }
+
     /// Waits until the run is asked to stop.
     pub async fn wait(&self) -> Exit {
         let mut asked = self.asked.clone();

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::cli::What;
 use crate::command::scene::Scene;
+use crate::config::Environment;
 use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
 use crate::git::{Artifact, Changes, Repository, Revision};
-use crate::plan::short;
+use crate::plan::{Need, Wanted, short};
 use crate::stage::local::{self, Local, Request};
 
 /// The tree, and where it comes from.
@@ -68,9 +69,32 @@ impl Material {
         }
     }
 
+    /// What is to be live.
     #[must_use]
-    pub const fn is_directory(&self) -> bool {
-        self.directory.is_some()
+    pub fn wanted(&self, environment: &Environment, force: bool) -> Wanted {
+        Wanted {
+            commit: self.commit().filter(|_| self.directory.is_none()),
+            tree: self.artifact.manifest.tree_digest(),
+            build_key: crate::recipe::build_key(environment),
+            force,
+        }
+    }
+
+    /// What a release of it takes on a host.
+    #[must_use]
+    pub fn need(&self) -> Need {
+        let (_, bytes) = self.artifact.manifest.totals();
+        Need { bytes, files: self.artifact.manifest.entries().len() as u64 }
+    }
+
+    /// The flags of a command that deploys the same again.
+    #[must_use]
+    pub fn flags(&self) -> String {
+        match (&self.directory, &self.revision) {
+            (Some(directory), Some(revision)) => format!("--tree {} --rev {}", directory.display(), revision.reference),
+            (Some(directory), None) => format!("--tree {}", directory.display()),
+            (None, _) => format!("--rev {}", self.reference()),
+        }
     }
 
     /// Compares with a commit that is live; none where the history does not tell.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::command::failure::HostFailure;
+use crate::command::failure::{self, HostFailure};
 use crate::config::ranges;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::fleet::Connected;
 use crate::host::HostError;
 use crate::op::{Answer, Code, Command};
 
@@ -31,6 +32,18 @@ pub fn serving(environment: &str, verb: &str, live: &BTreeMap<String, u32>) -> S
         [] => format!("what {environment} runs is not known: no host answered"),
         _ => format!("{environment} {verb} {}", parts.join(" and ")),
     }
+}
+
+/// Explains that hosts cannot be reached: all of them, each with its cause.
+#[must_use]
+pub fn unreachable(connected: &Connected, state: String) -> Error {
+    let failures: Vec<HostFailure> =
+        connected.unreachable.iter().map(|(target, error)| failure::unreachable(&target.name, error)).collect();
+    let mut error = explain(Exit::Unreachable, &failures, connected.hosts.len() + failures.len(), state);
+    if let Some((_, first)) = connected.unreachable.first() {
+        (error.code, error.hints) = (first.code(), first.hint());
+    }
+    error
 }
 
 /// Explains the failures of one run: those of the earliest step first, hosts with the same message folded.

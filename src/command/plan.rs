@@ -16,7 +16,7 @@ use crate::exit::Exit;
 use crate::fleet::{self, Connected, each};
 use crate::host::Host;
 use crate::op::{Answer, Command, Op, PathKind};
-use crate::plan::{self, Action, HostPlan, Need, Wanted};
+use crate::plan::{self, Action, HostPlan};
 use crate::report::plan::{Blocker, PlanBuild, PlanRow, PlanView};
 use crate::rollout::{self, Amount};
 use crate::tree::path::Shown;
@@ -75,13 +75,7 @@ fn change_lines(local: &Material, view: &PlanView) -> String {
 async fn view(scene: &Scene, local: &Material, connected: &Connected, force: bool) -> PlanView {
     let environment = &scene.environment;
     let (files, bytes) = local.artifact.manifest.totals();
-    let wanted = Wanted {
-        commit: local.commit().filter(|_| !local.is_directory()),
-        tree: (local.revision.is_none() || local.is_directory()).then(|| local.artifact.manifest.tree_digest()),
-        build_key: crate::recipe::build_key(environment),
-        force,
-    };
-    let need = Need { bytes, files: local.artifact.manifest.entries().len() as u64 };
+    let (wanted, need) = (local.wanted(environment, force), local.need());
     let plans: Vec<HostPlan> =
         connected.hosts.iter().map(|host| plan::host(host.name(), &host.facts(), &wanted, need, &environment.name)).collect();
     let mut blockers = blockers(environment, local, connected, &plans).await;

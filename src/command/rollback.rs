@@ -26,46 +26,61 @@ pub async fn rollback(common: &Common, args: &cli::Rollback) -> Result<Exit, Err
     let scene = Scene::set(common, &scene::common_overrides(common)).await?;
     deploy::consent(common, &scene.environment, "Roll back", None)?;
     let (events, reporter) = scene.start(common, "rollback");
-    let interrupt = Interrupt::listen("Finishing the hosts that are switching. (^C again leaves at once)");
-    let hosts = scene.environment.targets.len();
-    let connected = fleet::connect(&scene.environment, &events).await;
-    let ended = match connected.unreachable.first() {
-        Some((target, error)) => {
-            let mut failure = Error::new(Exit::Unreachable, error.code(), format!("`{}` cannot be reached: {error}", target.name))
-                .state(outcome::serving(&scene.environment.name, "still runs", &fleet::live(&connected.hosts)))
-                .hint(format!("without it: deployer rollback -e {} -H '!{}'", scene.environment.name, target.name));
-            failure.hints.extend(error.hint());
-            Ended::by(failure, hosts)
-        }
-        None => with_hosts(&scene, args, &connected.hosts, &interrupt, &events).await.unwrap_or_else(|error| Ended::by(error, hosts)),
-    };
-    fleet::close(&connected.hosts).await;
+    let interrupt = Interrupt::listen("Stopping; hosts that are switching are finished first. (^C again leaves at once)");
+    let ended = run(&scene, args, &interrupt, &events).await;
     Ok(scene::finish(&scene, events, reporter, ended))
 }
 
-async fn with_hosts(scene: &Scene, args: &cli::Rollback, hosts: &[Host], interrupt: &Interrupt, events: &Events) -> Result<Ended, Error> {
+async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events: &Events) -> Ended {
     let environment = &scene.environment.name;
+    let connected = match interrupt.until(fleet::connect(&scene.environment, events)).await {
+        Ok(connected) => connected,
+        Err(exit) => return scene.interrupted(exit, "no host was changed"),
+    };
+    let hosts = &connected.hosts;
+    let still = || outcome::serving(environment, "still runs", &fleet::live(hosts));
+    let ended = if connected.unreachable.is_empty() {
+        match interrupt.until(lock(scene, args, hosts)).await {
+            Ok(Ok(())) => {
+                // Under the lock nobody else changes what is read here.
+                fleet::refresh(hosts).await;
+                under_lock(scene, args, hosts, interrupt, events).await
+            }
+            Ok(Err(error)) => Err(error.state(still())),
+            Err(exit) => Ok(scene.interrupted(exit, still())),
+        }
+    } else {
+        let names: Vec<String> = connected.unreachable.iter().map(|(target, _)| format!("!{}", target.name)).collect();
+        let without = format!("without: deployer rollback -e {environment} -H '{}'", names.join(","));
+        Err(outcome::unreachable(&connected, still()).hint(without))
+    };
+    locks::unlock(hosts).await;
+    fleet::close(hosts).await;
+    ended.unwrap_or_else(|error| Ended::by(error, scene.environment.targets.len()))
+}
+
+/// Takes all locks, and waits for them as long as was asked.
+async fn lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host]) -> Result<(), Error> {
     let began = std::time::Instant::now();
     loop {
         match locks::take(hosts, &scene.run_info("rolling back")).await {
-            Attempt::Taken { .. } => break,
-            Attempt::Refused(error) => {
-                let wait = args.wait_lock.is_some_and(|wait| began.elapsed() < wait) && interrupt.asked().is_none();
-                if error.exit != Exit::Locked || !wait {
-                    return Err(error.hint(format!("wait: deployer rollback -e {environment} --wait-lock 15m")));
-                }
-                tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            Attempt::Taken { .. } => return Ok(()),
+            Attempt::Refused(error) if error.exit != Exit::Locked => return Err(error),
+            Attempt::Refused(error) if args.wait_lock.is_none_or(|wait| began.elapsed() >= wait) => {
+                return Err(error.hint(format!("wait: deployer rollback -e {} --wait-lock 15m", scene.environment.name)));
             }
+            Attempt::Refused(_) => tokio::time::sleep(std::time::Duration::from_millis(500)).await,
         }
     }
-    // Under the lock nobody else changes what is read here.
-    fleet::refresh(hosts).await;
-    let ended = under_lock(scene, args, hosts, events).await;
-    locks::unlock(hosts).await;
-    ended
 }
 
-async fn under_lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host], events: &Events) -> Result<Ended, Error> {
+async fn under_lock(
+    scene: &Scene,
+    args: &cli::Rollback,
+    hosts: &[Host],
+    interrupt: &Interrupt,
+    events: &Events,
+) -> Result<Ended, Error> {
     let environment = &scene.environment.name;
     let facts: Vec<Arc<Facts>> = hosts.iter().map(Host::facts).collect();
     let named: Vec<(&str, &Facts)> = hosts.iter().map(Host::name).zip(facts.iter().map(|facts| &**facts)).collect();
@@ -77,7 +92,11 @@ async fn under_lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host], events:
             .hint(format!("choose one: deployer rollback -e {environment} --to ID"))
     })?;
     let moving: Vec<(&Host, &Return)> = hosts.iter().zip(&returns).filter(|(_, target)| target.to.is_some()).collect();
-    let label = returns.first().map(|target| match (&target.commit, &target.to) {
+    if let Some(exit) = interrupt.asked() {
+        return Ok(scene.interrupted(exit, outcome::serving(environment, "still runs", &before)));
+    }
+    let told = moving.first().map(|(_, target)| *target).or_else(|| returns.first());
+    let label = told.map(|target| match (&target.commit, &target.to) {
         (Some(commit), _) => plan::short(commit).to_owned(),
         (None, Some(id)) => id.to_string(),
         (None, None) => "the same release".to_owned(),
@@ -113,10 +132,12 @@ async fn under_lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host], events:
     failures.extend(confirmed.into_iter().filter_map(Result::err));
     fleet::refresh(hosts).await;
     if !failures.is_empty() {
-        let live = fleet::live(hosts);
-        let error = outcome::explain(Exit::Partial, &failures, hosts.len(), outcome::serving(environment, "runs", &live));
+        let live = activation::live(hosts, &failures);
+        let state = outcome::serving(environment, "runs", &live);
+        let error = outcome::explain(Exit::Partial, &failures, hosts.len(), state.clone());
         let (ok, failed) = (moving.len() - failures.len(), failures.len());
-        return Ok(Ended { exit: Exit::Partial, error: Some(error), live, ok, failed, summary: String::new(), next: Vec::new() });
+        let summary = format!("Rolled back, and not confirmed everywhere: {state}.");
+        return Ok(Ended { exit: Exit::Partial, error: Some(error), live, ok, failed, summary, next: Vec::new() });
     }
     let count = moving.len();
     let (count, took) = (figures::counted(count as u64, "host"), figures::duration(scene.seconds()));
@@ -179,7 +200,7 @@ async fn put_back(scene: &Scene, switched: &[(&Host, &Return)], hosts: &[Host], 
         tally_revert(tally, host, remote::revert(host, release, "the rollback failed", events)).await
     })
     .await;
-    let mut whole = !failures.iter().any(|failure| failure.lost);
+    let mut whole = !failures.iter().any(HostFailure::is_unknown);
     for ((host, _), result) in switched.iter().zip(results) {
         if let Err(error) = result {
             whole = false;

@@ -95,6 +95,12 @@ impl Scene {
         (events, reporter)
     }
 
+    /// Ends a run that was asked to stop before it changed what hosts serve.
+    #[must_use]
+    pub fn interrupted(&self, exit: Exit, state: impl Into<String>) -> Ended {
+        Ended::by(Error::new(exit, "interrupted", format!("interrupted after {}", figures::duration(self.seconds()))).state(state), 0)
+    }
+
     #[must_use]
     pub fn seconds(&self) -> f64 {
         self.began.elapsed().as_secs_f64()

@@ -36,7 +36,8 @@ impl Deploy<'_> {
         let waves = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
         for (wave_number, size) in (1_u32..).zip(sizes) {
             if let Some(exit) = self.interrupt.asked() {
-                if switched.is_empty() {
+                // What failed in an earlier wave is told by the endings below.
+                if switched.is_empty() && !failures.iter().any(|failure| failure.step >= Step::Activate) {
                     return self.interrupted(exit, all).await;
                 }
                 verdict = match self.environment.on_failure {
@@ -168,7 +169,7 @@ impl Deploy<'_> {
             }
         }
         fleet::refresh(all).await;
-        let whole = reverted == switched.len() && !failures.iter().any(|failure| failure.lost);
+        let whole = reverted == switched.len() && !failures.iter().any(HostFailure::is_unknown);
         let exit = if whole { Exit::RolledBack } else { Exit::Partial };
         let live = activation::live(all, &failures);
         let state = outcome::serving(&self.environment.name, "runs", &live);
