@@ -111,7 +111,7 @@ pub struct Common {
     /// What connects: the built-in client, the system's `ssh`, or a process on this machine.
     #[arg(long, global = true, value_enum)]
     pub session: Option<Session>,
-    /// Seconds, or `10s`, `1m`.
+    /// The longest one try to connect may take: `10s`, `1m`.
     #[arg(long, global = true, value_name = "TIME")]
     pub connect_timeout: Option<String>,
     #[arg(long, global = true, value_name = "N")]
@@ -387,7 +387,7 @@ pub fn name_of<V: ValueEnum + Copy>(value: V) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-/// Reads `90`, `90s`, `15m` or `1h`.
+/// Reads `90s`, `15m` or `1h`.
 fn duration(text: &str) -> Result<Duration, String> {
     crate::config::quantity::duration(text).map_err(|error| error.to_string())
 }

@@ -11,10 +11,11 @@ pub fn config(common: &Common, verb: &Config) -> Result<Exit, Error> {
     match verb {
         Config::Show { origin } => {
             let name = scene::environment_name(common, &file)?;
-            Ok(print(&file.show(&name, *origin)?))
+            Ok(print(&file.show(&name, &scene::common_overrides(common), *origin)?))
         }
         Config::Check => {
-            let lines = file.check()?;
+            let mut lines = file.check()?;
+            lines.extend(file.warnings().into_iter().map(|warning| format!("warning: {warning}")));
             Ok(print(&lines.iter().fold(String::new(), |text, line| text + line + "\n")))
         }
     }

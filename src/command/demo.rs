@@ -34,6 +34,7 @@ struct Demo {
     cache: DownloadCache,
     has_sshd: bool,
     program: PathBuf,
+    keep: bool,
 }
 
 impl Demo {
@@ -69,7 +70,7 @@ impl Demo {
         let repository = sandbox.repository(sample).map_err(failed)?;
         let cache = sandbox.download_cache(sample).map_err(failed)?;
         let program = std::env::current_exe().map_err(failed)?;
-        let demo = Self { sandbox, repository, cache, has_sshd, program };
+        let demo = Self { sandbox, repository, cache, has_sshd, program, keep };
         demo.write_config(sample)?;
         print(&format!("  project  boskel, in {}\n  cache    {}\n", demo.repository.directory.display(), demo.cache.directory.display()));
         Ok(demo)
@@ -120,7 +121,8 @@ impl Demo {
         self.act("And back: no push, no build.", &["rollback", "-e", "prod"], Exit::Ok).await?;
         self.serves("1.0.0").await?;
         self.act("The releases that each host keeps.", &["releases", "-e", "prod"], Exit::Ok).await?;
-        print("\nThat was the whole cycle. The throwaway hosts and files are removed.\n");
+        let end = if self.keep { "" } else { " The throwaway hosts and files are removed." };
+        print(&format!("\nThat was the whole cycle.{end}\n"));
         Ok(())
     }
 
@@ -154,7 +156,9 @@ impl Demo {
             fs::create_dir_all(home.join(below)).map_err(failed)?;
             command.env(name, home.join(below));
         }
-        for name in ["DEPLOYER_ENV", "DEPLOYER_CONFIG", "SSH_AUTH_SOCK", "GITHUB_ACTIONS", "GITLAB_CI"] {
+        for name in
+            ["DEPLOYER_ENV", "DEPLOYER_CONFIG", "DEPLOYER_USER", "DEPLOYER_PROGRESS", "SSH_AUTH_SOCK", "GITHUB_ACTIONS", "GITLAB_CI"]
+        {
             command.env_remove(name);
         }
         let status = command.status().await.map_err(failed)?;

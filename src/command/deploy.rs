@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::cli::{self, Common};
+use crate::cli::{self, Common, What};
 use crate::command::failure::{self, HostFailure};
 use crate::command::interrupt::Interrupt;
 use crate::command::locks;
@@ -33,7 +33,9 @@ const STOPPING: &str = "Stopping at the next safe point. (^C again leaves at onc
 /// Runs the verb.
 pub async fn deploy(common: &Common, args: &cli::Deploy) -> Result<Exit, Error> {
     let scene = Scene::set(common, &scene::deploy_overrides(common, args)).await?;
-    consent(common, &scene.environment, "Deploy", args.what.rev.as_deref().or(scene.environment.rev.as_deref()))?;
+    let directory = args.what.tree.as_ref().map(|tree| tree.display().to_string());
+    let what = directory.as_deref().or(args.what.rev.as_deref()).or(scene.environment.rev.as_deref());
+    consent(common, &scene.environment, "Deploy", what)?;
     let (events, reporter) = scene.start(common, "deploy");
     let interrupt = Interrupt::listen(STOPPING);
     let hosts = scene.environment.targets.len();
@@ -182,7 +184,7 @@ impl Deploy<'_> {
                 Some(mut error) => {
                     error.state = Some(self.serving("still runs", hosts));
                     if error.exit == Exit::Locked {
-                        error.hints.push(format!("wait: deployer deploy -e {} --wait-lock 15m", self.environment.name));
+                        error.hints.push(format!("wait: {} --wait-lock 15m", self.again()));
                         error.hints.push(format!("look: deployer status -e {}", self.environment.name));
                     }
                     return Err(error);
@@ -223,7 +225,7 @@ impl Deploy<'_> {
         if working.is_empty() {
             // While this run waited for the lock, another one made all hosts serve what is wanted.
             let ended =
-                if failures.is_empty() { self.nothing_to_do(local, &all) } else { self.finished(local, &all, &[], failures, 0).await };
+                if failures.is_empty() { self.nothing_to_do(local, &all) } else { self.finished(local, &all, &[], failures, &[]).await };
             locks::unlock(&all).await;
             return Ok(ended);
         }
@@ -274,17 +276,15 @@ impl Deploy<'_> {
     fn tell_damage(&self, hosts: &[Host]) {
         for host in hosts {
             for damaged in &host.facts().unreadable {
-                self.events.emit(Event::Diagnostic {
-                    severity: Severity::Warning,
-                    code: "unreadable-record".to_owned(),
-                    message: format!("{}: {damaged}", host.name()),
-                    hosts: vec![host.name().to_owned()],
-                    evidence: Vec::new(),
-                    state: None,
-                    help: Vec::new(),
-                });
+                self.warn("unreadable-record", format!("{}: {damaged}", host.name()), vec![host.name().to_owned()]);
             }
         }
+    }
+
+    /// Tells what is worth a look and stops nothing.
+    fn warn(&self, code: &str, message: String, hosts: Vec<String>) {
+        let (severity, code) = (Severity::Warning, code.to_owned());
+        self.events.emit(Event::Diagnostic { severity, code, message, hosts, evidence: Vec::new(), state: None, help: Vec::new() });
     }
 
     fn tell_changes(&self, local: &Material, hosts: &[Host], release: &ReleaseId) {
@@ -304,6 +304,14 @@ impl Deploy<'_> {
             files: changes.as_ref().map(|changes| changes.files),
             release: release.to_string(),
         });
+    }
+
+    /// What to type to deploy the same again.
+    fn again(&self) -> String {
+        let What { rev, tree, .. } = &self.args.what;
+        let tree = tree.iter().map(|tree| format!(" --tree {}", tree.display()));
+        let rev = rev.iter().map(|rev| format!(" --rev {rev}"));
+        tree.chain(rev).fold(format!("deployer deploy -e {}", self.environment.name), |command, flag| command + &flag)
     }
 
     fn serving(&self, verb: &str, hosts: &[Host]) -> String {

@@ -6,16 +6,18 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::cli::{self, Common};
+use crate::command::plan::needed;
 use crate::command::print;
 use crate::command::scene::{self, Scene};
-use crate::config::ranges;
+use crate::config::environment::{HostPath, SessionKind, Target};
+use crate::config::{Environment, ranges};
 use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
 use crate::figures::counted;
 use crate::fleet::{self, Connected, each};
-use crate::host::Host;
-use crate::op::{Answer, Facts, Op, PathKind, PathState, RootState};
+use crate::host::{Host, HostError};
+use crate::op::{Answer, Facts, Op, RootState};
 use crate::plan;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -79,6 +81,9 @@ pub async fn doctor(common: &Common, args: &cli::Doctor) -> Result<Exit, Error> 
     } else {
         print(&text(&findings, scene.environment.targets.len(), problems, warnings));
     }
+    if connected.hosts.is_empty() {
+        return Ok(Exit::Unreachable);
+    }
     let pending = args.exit_code && problems + warnings > 0;
     Ok(if pending { Exit::Pending } else { Exit::Ok })
 }
@@ -113,7 +118,11 @@ fn this_computer(scene: &Scene) -> Vec<Finding> {
     } else {
         findings.push(repository(scene));
     }
-    if std::env::var_os("SSH_AUTH_SOCK").is_none() && scene.environment.connect.identities.is_empty() {
+    let is_here = |target: &Target| target.session == Some(SessionKind::Local);
+    if std::env::var_os("SSH_AUTH_SOCK").is_none()
+        && !scene.environment.targets.iter().all(is_here)
+        && scene.environment.connect.identities.is_empty()
+    {
         let text = "no ssh-agent: keys with a passphrase cannot be used";
         findings.push(Finding::new(HERE, "agent", Level::Warning, text, Some("eval \"$(ssh-agent)\" && ssh-add".to_owned())));
     }
@@ -143,36 +152,34 @@ async fn hosts(scene: &Scene, hosts: &[Host]) -> Vec<Finding> {
     let environment = &scene.environment;
     let mut findings = Vec::new();
     let facts: Vec<(String, Arc<Facts>)> = hosts.iter().map(|host| (host.name().to_owned(), host.facts())).collect();
-    let mut helpers: Vec<String> =
-        facts.iter().map(|(_, facts)| format!("{}, runs from {}", facts.platform, directory_of(&facts.helper))).collect();
-    helpers.sort();
-    helpers.dedup();
-    if !facts.is_empty() {
-        findings.push(Finding::new(HOSTS, "helper", Level::Ok, helpers.join("; "), None));
+    let mut platforms: Vec<&str> = facts.iter().map(|(_, facts)| facts.platform.as_str()).collect();
+    platforms.sort_unstable();
+    platforms.dedup();
+    if let Some((_, first)) = facts.first() {
+        // One place stands for all: with hundreds of hosts there would be hundreds.
+        let text = format!("{}/{} {}, runs from {}", facts.len(), facts.len(), platforms.join(", "), directory_of(&first.helper));
+        findings.push(Finding::new(HOSTS, "helper", Level::Ok, text, None));
     }
     findings.extend(layout(environment, &facts));
     findings.extend(disks(environment, &facts));
     findings.extend(clocks(&facts));
     findings.extend(activations(environment, &facts));
-    let paths = probed_paths(environment);
-    let probes = each(hosts, 64, |host| host.ask(Op::Probe { paths: paths.iter().map(|(_, path)| path.clone()).collect() })).await;
-    for (index, (name, path)) in paths.iter().enumerate() {
-        let mut lacking = Vec::new();
-        for (host, answer) in hosts.iter().zip(&probes) {
-            let fine = match answer {
-                Ok(Answer::Probed { paths }) => paths.get(index).is_some_and(|state| is_fine(name, state)),
-                Ok(_) | Err(_) => false,
-            };
-            if !fine {
-                lacking.push(host.name().to_owned());
-            }
-        }
-        let have = hosts.len() - lacking.len();
+    let root = |host: &Host| host.target().root.as_ref().unwrap_or(&environment.root).to_string();
+    let needed = needed(environment);
+    let probes = each(hosts, 64, |host| host.ask(Op::Probe { paths: needed.iter().map(|path| path.at(&root(host))).collect() })).await;
+    for (index, path) in needed.iter().enumerate() {
+        let is_there = |answer: &Result<Answer, HostError>| match answer {
+            Ok(Answer::Probed { paths }) => paths.get(index).is_some_and(|state| path.fits(state)),
+            Ok(_) | Err(_) => false,
+        };
+        let lacking: Vec<String> =
+            hosts.iter().zip(&probes).filter(|(_, answer)| !is_there(answer)).map(|(host, _)| host.name().to_owned()).collect();
+        let (have, all) = (hosts.len() - lacking.len(), hosts.len());
         if lacking.is_empty() && !hosts.is_empty() {
-            findings.push(Finding::new(HOSTS, name, Level::Ok, format!("{have}/{} {path}", hosts.len()), None));
+            findings.push(Finding::new(HOSTS, path.kind(), Level::Ok, format!("{have}/{all} {}", path.name()), None));
         } else if !lacking.is_empty() {
-            let text = format!("{have}/{}; `{path}` is missing or not usable on {}", hosts.len(), ranges::fold(&lacking));
-            findings.push(Finding::new(HOSTS, name, Level::Problem, text, Some(format!("deployer setup -e {}", environment.name))));
+            let text = format!("{have}/{all}; `{}` is missing or not usable on {}", path.name(), ranges::fold(&lacking));
+            findings.push(Finding::new(HOSTS, path.kind(), Level::Problem, text, Some(path.fix(environment))));
         }
     }
     findings
@@ -182,7 +189,23 @@ fn directory_of(path: &str) -> &str {
     path.rsplit_once('/').map_or(path, |(directory, _)| directory)
 }
 
-fn layout(environment: &crate::config::Environment, facts: &[(String, Arc<Facts>)]) -> Vec<Finding> {
+fn root_of<'a>(environment: &'a Environment, host: &str) -> &'a HostPath {
+    let target = environment.targets.iter().find(|target| target.name == host);
+    target.and_then(|target| target.root.as_ref()).unwrap_or(&environment.root)
+}
+
+/// The one root of all hosts, where there is one.
+fn roots(environment: &Environment) -> String {
+    let mut roots: Vec<&HostPath> = environment.targets.iter().map(|target| target.root.as_ref().unwrap_or(&environment.root)).collect();
+    roots.sort();
+    roots.dedup();
+    match roots.as_slice() {
+        [only] => only.to_string(),
+        _ => "each at a root of its own".to_owned(),
+    }
+}
+
+fn layout(environment: &Environment, facts: &[(String, Arc<Facts>)]) -> Vec<Finding> {
     let setup = format!("deployer setup -e {}", environment.name);
     let mut findings = Vec::new();
     let mut ready = 0;
@@ -200,7 +223,13 @@ fn layout(environment: &crate::config::Environment, facts: &[(String, Arc<Facts>
             None => ready += 1,
             Some(problem) => {
                 let level = if facts.root == RootState::Bare { Level::Warning } else { Level::Problem };
-                findings.push(Finding::new(HOSTS, "layout", level, format!("{name}: {} {problem}", environment.root), Some(setup.clone())));
+                findings.push(Finding::new(
+                    HOSTS,
+                    "layout",
+                    level,
+                    format!("{name}: {} {problem}", root_of(environment, name)),
+                    Some(setup.clone()),
+                ));
             }
         }
         for damaged in &facts.unreadable {
@@ -219,7 +248,7 @@ fn layout(environment: &crate::config::Environment, facts: &[(String, Arc<Facts>
         }
     }
     if ready > 0 {
-        findings.insert(0, Finding::new(HOSTS, "layout", Level::Ok, format!("{ready}/{} {}", facts.len(), environment.root), None));
+        findings.insert(0, Finding::new(HOSTS, "layout", Level::Ok, format!("{ready}/{} {}", facts.len(), roots(environment)), None));
     }
     if let Some((first, second)) = plan::twins(facts.iter().map(|(name, facts)| (name.as_str(), &**facts))) {
         let text = format!("`{first}` and `{second}` are one host with one root");
@@ -228,7 +257,7 @@ fn layout(environment: &crate::config::Environment, facts: &[(String, Arc<Facts>
     findings
 }
 
-fn disks(environment: &crate::config::Environment, facts: &[(String, Arc<Facts>)]) -> Vec<Finding> {
+fn disks(environment: &Environment, facts: &[(String, Arc<Facts>)]) -> Vec<Finding> {
     let full = facts.iter().filter(|(_, facts)| facts.total_bytes > 0 && facts.free_bytes < facts.total_bytes / 10);
     full.map(|(name, facts)| {
         let used = 100 - facts.free_bytes * 100 / facts.total_bytes;
@@ -251,7 +280,7 @@ fn clocks(facts: &[(String, Arc<Facts>)]) -> Vec<Finding> {
     .collect()
 }
 
-fn activations(environment: &crate::config::Environment, facts: &[(String, Arc<Facts>)]) -> Vec<Finding> {
+fn activations(environment: &Environment, facts: &[(String, Arc<Facts>)]) -> Vec<Finding> {
     let unresolved = facts.iter().filter_map(|(name, facts)| facts.unresolved.as_ref().map(|release| (name, release)));
     unresolved
         .map(|(name, release)| {
@@ -259,26 +288,4 @@ fn activations(environment: &crate::config::Environment, facts: &[(String, Arc<F
             Finding::new(HOSTS, "activation", Level::Problem, text, Some(format!("deployer deploy -e {}", environment.name)))
         })
         .collect()
-}
-
-fn probed_paths(environment: &crate::config::Environment) -> Vec<(&'static str, String)> {
-    let mut paths = Vec::new();
-    if let Some(cache) = &environment.cache {
-        paths.push(("cache", cache.path.to_string()));
-    }
-    if let Some(venv) = environment.build.as_ref().and_then(|build| build.venv.as_ref()) {
-        paths.push(("venv", format!("{venv}/bin/python")));
-    }
-    for file in &environment.shared.files {
-        paths.push(("shared", format!("{}/shared/{file}", environment.root)));
-    }
-    paths
-}
-
-fn is_fine(name: &str, state: &PathState) -> bool {
-    match (name, state.kind) {
-        ("cache", PathKind::Directory) | ("shared", PathKind::File) => state.readable,
-        ("venv", PathKind::File) => state.executable,
-        (_, PathKind::Missing | PathKind::File | PathKind::Directory | PathKind::Dangling | PathKind::Other) => false,
-    }
 }

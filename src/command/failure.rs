@@ -2,6 +2,7 @@
 
 use crate::command::outcome;
 use crate::event::Step;
+use crate::exit::Exit;
 use crate::fleet::Done;
 use crate::host::{ConnectError, HostError};
 use crate::op::{Code, End};
@@ -23,6 +24,8 @@ pub struct HostFailure {
     pub tail: Vec<String>,
     /// The connection went while the host worked: what it did then is not known.
     pub lost: bool,
+    /// Another run, or a person, has the host.
+    pub is_locked: bool,
     /// The plan stopped it, before any step began there.
     pub blocked: bool,
 }
@@ -45,6 +48,7 @@ impl HostFailure {
             exit: None,
             tail: Vec::new(),
             lost: false,
+            is_locked: false,
             blocked: false,
         }
     }
@@ -95,7 +99,8 @@ pub fn remote(name: &str, step: Step, error: &RemoteError) -> HostFailure {
             ..plain
         },
         RemoteError::Check { tail, .. } | RemoteError::NotRestarted { tail, .. } => HostFailure { tail: tail.clone(), ..plain },
-        RemoteError::Placeholder(_) | RemoteError::Locked(_) => plain,
+        RemoteError::Locked { exit, .. } => HostFailure { is_locked: *exit == Exit::Locked, ..plain },
+        RemoteError::Placeholder(_) => plain,
     }
 }
 

@@ -29,7 +29,7 @@ const TRIES: u32 = 4;
 pub async fn take(hosts: &[Host], run: &RunInfo) -> Attempt {
     for _ in 1..TRIES {
         let (attempt, taken) = take_once(hosts, run).await;
-        if taken == 0 || taken == hosts.len() || !matches!(&attempt, Attempt::Refused(error) if error.exit == Exit::Locked) {
+        if taken == 0 || taken == hosts.len() || !matches!(&attempt, Attempt::Refused(error) if error.code == "locked") {
             return attempt;
         }
         let chance = getrandom::u32().unwrap_or_else(|_| std::process::id());

@@ -87,16 +87,6 @@ impl Material {
         Need { bytes, files: self.artifact.manifest.entries().len() as u64 }
     }
 
-    /// The flags of a command that deploys the same again.
-    #[must_use]
-    pub fn flags(&self) -> String {
-        match (&self.directory, &self.revision) {
-            (Some(directory), Some(revision)) => format!("--tree {} --rev {}", directory.display(), revision.reference),
-            (Some(directory), None) => format!("--tree {}", directory.display()),
-            (None, _) => format!("--rev {}", self.reference()),
-        }
-    }
-
     /// Compares with a commit that is live; none where the history does not tell.
     #[must_use]
     pub fn changes(&self, from: &str) -> Option<Changes> {

@@ -29,6 +29,7 @@ use std::io::Write;
 use clap::CommandFactory;
 
 use crate::cli::{Cli, Verb};
+use crate::config::Overrides;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::report;
@@ -68,9 +69,12 @@ fn dispatch(cli: Cli) -> Result<Exit, Error> {
 async fn verb(cli: Cli) -> Result<Exit, Error> {
     let common = cli.common;
     match cli.verb {
-        Verb::Deploy(args) if args.dry_run => plan::plan(&common, &args.what, false, false).await,
+        Verb::Deploy(args) if args.dry_run => plan::plan(&common, &args.what, &scene::deploy_overrides(&common, &args), false, false).await,
         Verb::Deploy(args) => deploy::deploy(&common, &args).await,
-        Verb::Plan(args) => plan::plan(&common, &args.what, args.changes, args.exit_code).await,
+        Verb::Plan(args) => {
+            let overrides = Overrides { rev: args.what.rev.clone(), ..scene::common_overrides(&common) };
+            plan::plan(&common, &args.what, &overrides, args.changes, args.exit_code).await
+        }
         Verb::Rollback(args) => rollback::rollback(&common, &args).await,
         Verb::Status(args) => status::status(&common, &args).await,
         Verb::Releases => releases::releases(&common).await,

@@ -40,8 +40,14 @@ pub fn unreachable(connected: &Connected, state: String) -> Error {
     let failures: Vec<HostFailure> =
         connected.unreachable.iter().map(|(target, error)| failure::unreachable(&target.name, error)).collect();
     let mut error = explain(Exit::Unreachable, &failures, connected.hosts.len() + failures.len(), state);
-    if let Some((_, first)) = connected.unreachable.first() {
-        (error.code, error.hints) = (first.code(), first.hint());
+    let first = connected.unreachable.first().map_or("unreachable", |(_, error)| error.code());
+    error.code = if connected.unreachable.iter().all(|(_, error)| error.code() == first) { first } else { "unreachable" };
+    error.hints.clear();
+    for hint in connected.unreachable.iter().flat_map(|(_, error)| error.hint()) {
+        // Hosts that fail alike are helped alike, and nobody reads a page of hints.
+        if error.hints.len() < 5 && !error.hints.contains(&hint) {
+            error.hints.push(hint);
+        }
     }
     error
 }

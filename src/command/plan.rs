@@ -7,7 +7,7 @@ use crate::command::manifests;
 use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::print;
-use crate::command::scene::{self, Scene};
+use crate::command::scene::Scene;
 use crate::config::Overrides;
 use crate::config::environment::{Build, Environment, Network};
 use crate::error::Error;
@@ -15,7 +15,7 @@ use crate::event::Events;
 use crate::exit::Exit;
 use crate::fleet::{self, Connected, each};
 use crate::host::Host;
-use crate::op::{Answer, Command, Op, PathKind};
+use crate::op::{Answer, Command, Op, PathKind, PathState};
 use crate::plan::{self, Action, HostPlan};
 use crate::report::plan::{Blocker, PlanBuild, PlanRow, PlanView};
 use crate::rollout::{self, Amount};
@@ -23,9 +23,8 @@ use crate::tree::path::Shown;
 use crate::tree::{Digest, Kind, TreePath};
 
 /// Runs the verb.
-pub async fn plan(common: &Common, what: &What, changes: bool, exit_code: bool) -> Result<Exit, Error> {
-    let overrides = Overrides { rev: what.rev.clone(), ..scene::common_overrides(common) };
-    let scene = Scene::set(common, &overrides).await?;
+pub async fn plan(common: &Common, what: &What, overrides: &Overrides, changes: bool, exit_code: bool) -> Result<Exit, Error> {
+    let scene = Scene::set(common, overrides).await?;
     let environment = &scene.environment;
     // A plan is a result, not a run: nobody reads its events.
     let (events, _) = Events::new(std::time::Instant::now());
@@ -49,6 +48,9 @@ pub async fn plan(common: &Common, what: &What, changes: bool, exit_code: bool) 
         if changes {
             print(&change_lines(&local, &view));
         }
+    }
+    if connected.hosts.is_empty() {
+        return Ok(Exit::Unreachable);
     }
     let pending = !view.blockers.is_empty() || view.hosts.iter().any(|row| row.action != ALREADY_LIVE);
     Ok(if exit_code && pending { Exit::Pending } else { Exit::Ok })
@@ -82,6 +84,10 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, force: boo
     let mut rows = Vec::new();
     for (host, plan) in connected.hosts.iter().zip(&plans) {
         rows.push(row(scene, local, host, plan).await);
+        if let Some(hold) = &host.facts().hold {
+            let what = format!("on hold by {}: {}", hold.by, hold.reason);
+            blockers.push(Blocker { hosts: vec![host.name().to_owned()], what, fix: None });
+        }
         if let Some(holder) = &host.facts().holder {
             blockers.push(Blocker {
                 hosts: vec![host.name().to_owned()],
@@ -125,7 +131,8 @@ fn steps(environment: &Environment) -> Vec<String> {
         ("lock", true),
         ("push", true),
         ("link", true),
-        ("build (offline)", environment.build.is_some()),
+        ("build (offline)", environment.build.as_ref().is_some_and(|build| build.network != Network::Host)),
+        ("build", environment.build.as_ref().is_some_and(|build| build.network == Network::Host)),
         ("activate", true),
         ("check", environment.check.is_some()),
         ("confirm", true),
@@ -198,8 +205,13 @@ async fn blockers(environment: &Environment, local: &Material, connected: &Conne
             fix: Some(blocker.hint.clone()),
         }));
     }
+    let facts: Vec<_> = connected.hosts.iter().map(|host| (host.name(), host.facts())).collect();
+    if let Some((first, second)) = plan::twins(facts.iter().map(|(name, facts)| (*name, &**facts))) {
+        let fix = Some("remove one of the two names from deploy.toml".to_owned());
+        blockers.push(Blocker { hosts: vec![first, second], what: "one host with one root, by two names".to_owned(), fix });
+    }
     blockers.extend(tracked_in_the_way(environment, local));
-    let paths = paths(environment);
+    let paths = needed(environment);
     let probes = each(&connected.hosts, 64, |host| {
         let root = host.target().root.as_ref().unwrap_or(&environment.root).to_string();
         host.ask(Op::Probe { paths: paths.iter().map(|path| path.at(&root)).collect() })
@@ -211,7 +223,7 @@ async fn blockers(environment: &Environment, local: &Material, connected: &Conne
             .iter()
             .zip(&probes)
             .filter(|(_, answer)| match answer {
-                Ok(Answer::Probed { paths }) => !paths.get(index).is_some_and(|state| path.fits(state.kind) && state.readable),
+                Ok(Answer::Probed { paths }) => !paths.get(index).is_some_and(|state| path.fits(state)),
                 Ok(_) | Err(_) => true,
             })
             .map(|(host, _)| host.name().to_owned())
@@ -239,13 +251,14 @@ fn tracked_in_the_way(environment: &Environment, local: &Material) -> Vec<Blocke
 }
 
 /// What must be on a host before a build can begin.
-enum Needed<'a> {
+pub enum Needed<'a> {
     SharedFile(&'a TreePath),
     Cache(String),
     Venv(String),
 }
 
-fn paths(environment: &Environment) -> Vec<Needed<'_>> {
+#[must_use]
+pub fn needed(environment: &Environment) -> Vec<Needed<'_>> {
     let files = environment.shared.files.iter().map(Needed::SharedFile);
     let cache = environment.cache.iter().map(|cache| Needed::Cache(cache.path.to_string()));
     let venv = environment.build.iter().filter_map(|build| build.venv.as_ref()).map(|venv| Needed::Venv(format!("{venv}/bin/buildout")));
@@ -253,28 +266,48 @@ fn paths(environment: &Environment) -> Vec<Needed<'_>> {
 }
 
 impl Needed<'_> {
-    fn at(&self, root: &str) -> String {
+    /// Where it is on a host with this root.
+    #[must_use]
+    pub fn at(&self, root: &str) -> String {
         match self {
             Self::SharedFile(path) => format!("{root}/shared/{path}"),
             Self::Cache(path) | Self::Venv(path) => path.clone(),
         }
     }
 
-    fn name(&self) -> String {
+    /// A word for it in a list.
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::SharedFile(_) => "shared",
+            Self::Cache(_) => "cache",
+            Self::Venv(_) => "venv",
+        }
+    }
+
+    /// What people call it.
+    #[must_use]
+    pub fn name(&self) -> String {
         match self {
             Self::SharedFile(path) => format!("shared/{path}"),
             Self::Cache(path) | Self::Venv(path) => path.clone(),
         }
     }
 
-    fn fits(&self, kind: PathKind) -> bool {
-        match self {
+    /// Tells whether what is there serves.
+    #[must_use]
+    pub fn fits(&self, state: &PathState) -> bool {
+        let kind = state.kind;
+        let is_what_it_must_be = match self {
             Self::SharedFile(_) | Self::Venv(_) => kind == PathKind::File,
             Self::Cache(_) => kind == PathKind::Directory,
-        }
+        };
+        is_what_it_must_be && state.readable
     }
 
-    fn fix(&self, environment: &Environment) -> String {
+    /// What to do where it is not there.
+    #[must_use]
+    pub fn fix(&self, environment: &Environment) -> String {
         match self {
             Self::SharedFile(_) => "put the file there".to_owned(),
             Self::Cache(_) | Self::Venv(_) => format!("deployer setup -e {}", environment.name),

@@ -3,7 +3,8 @@
 use std::io::{BufRead, IsTerminal, Write};
 
 use crate::cli::{self, Common};
-use crate::command::failure;
+use crate::command::failure::{self, HostFailure};
+use crate::command::interrupt::Interrupt;
 use crate::command::locks::{self, Attempt};
 use crate::command::outcome;
 use crate::command::scene::{self, Ended, Scene};
@@ -13,7 +14,7 @@ use crate::exit::Exit;
 use crate::figures::counted;
 use crate::fleet::{self, Done, Tally, each};
 use crate::host::Host;
-use crate::op::{Answer, Op};
+use crate::op::{Answer, Code, Op};
 use crate::release::ReleaseId;
 
 /// Runs the verb.
@@ -26,17 +27,24 @@ pub async fn prune(common: &Common, args: &cli::Prune) -> Result<Exit, Error> {
         confirm(common, args, &scene.environment.name)?;
     }
     let (events, reporter) = scene.start(common, "prune");
-    let connected = fleet::connect(&scene.environment, &events).await;
-    let ended = if let Some((target, error)) = connected.unreachable.first() {
-        let mut failure = Error::new(Exit::Unreachable, error.code(), format!("`{}` cannot be reached: {error}", target.name))
-            .state("nothing was removed");
-        failure.hints.extend(error.hint());
-        Ended::by(failure, scene.environment.targets.len())
+    let interrupt = Interrupt::listen("Stopping. (^C again leaves at once)");
+    // A host removes whole releases: one whose session ends has the others still.
+    let ended = match interrupt.until(run(&scene, only, &events)).await {
+        Ok(ended) => ended,
+        Err(exit) => scene.interrupted(exit, "what hosts serve did not change; the same command does the rest"),
+    };
+    Ok(scene::finish(&scene, events, reporter, ended))
+}
+
+async fn run(scene: &Scene, only: Option<ReleaseId>, events: &Events) -> Ended {
+    let connected = fleet::connect(&scene.environment, events).await;
+    let ended = if connected.unreachable.is_empty() {
+        under_lock(scene, &connected.hosts, only, events).await
     } else {
-        under_lock(&scene, &connected.hosts, only, &events).await
+        Ended::by(outcome::unreachable(&connected, "nothing was removed".to_owned()), scene.environment.targets.len())
     };
     fleet::close(&connected.hosts).await;
-    Ok(scene::finish(&scene, events, reporter, ended))
+    ended
 }
 
 /// Removing a named release cannot be undone: it asks for the environment's name.
@@ -87,7 +95,10 @@ async fn under_lock(scene: &Scene, hosts: &[Host], only: Option<ReleaseId>, even
         return Ended { exit: Exit::Ok, error: None, live, ok: hosts.len(), failed: 0, summary, next: Vec::new() };
     }
     let state = outcome::serving(&scene.environment.name, "still runs", &live);
-    let error = outcome::explain(Exit::Refused, &failures, hosts.len(), state);
+    // What a host refuses is policy; a lost connection or a broken disk is not.
+    let is_refused = |failure: &HostFailure| failure.code.is_some_and(|code| matches!(code, Code::Refused | Code::NotFound));
+    let exit = if failures.iter().all(is_refused) { Exit::Refused } else { Exit::BuildFailed };
+    let error = outcome::explain(exit, &failures, hosts.len(), state);
     let (ok, failed) = (hosts.len() - failures.len(), failures.len());
     Ended { exit: error.exit, error: Some(error), live, ok, failed, summary: String::new(), next: Vec::new() }
 }

@@ -74,13 +74,7 @@ async fn lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host]) -> Result<(),
     }
 }
 
-async fn under_lock(
-    scene: &Scene,
-    args: &cli::Rollback,
-    hosts: &[Host],
-    interrupt: &Interrupt,
-    events: &Events,
-) -> Result<Ended, Error> {
+async fn under_lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host], interrupt: &Interrupt, events: &Events) -> Result<Ended, Error> {
     let environment = &scene.environment.name;
     let facts: Vec<Arc<Facts>> = hosts.iter().map(Host::facts).collect();
     let named: Vec<(&str, &Facts)> = hosts.iter().map(Host::name).zip(facts.iter().map(|facts| &**facts)).collect();

@@ -14,15 +14,15 @@ use crate::error::Error;
 use crate::event::Step;
 use crate::exit::Exit;
 use crate::figures;
-use crate::fleet::{self, Tally, each};
+use crate::fleet::{self, Connected, Tally, each};
 use crate::host::{ConnectError, Host, HostError, Reply};
 use crate::op::{Answer, Command, End, Exec, Exited, Network, Op};
 use crate::report::logs::{self, Said};
-use crate::stage::output::Output;
+use crate::stage::output::{MAX_LINE, Output};
 use crate::stage::remote;
 
-/// How many lines of one host are kept for gathering; the stored run has all of them.
-const KEPT: usize = 10_000;
+/// The most output of one host that is gathered, in bytes: what is beyond, the host says in its place.
+const GATHERED: u64 = 16 << 20;
 
 /// How one host's command ended: its last lines, and its exit.
 struct Ran {
@@ -48,13 +48,16 @@ pub async fn run(common: &Common, args: &cli::Run) -> Result<Exit, Error> {
     let quiet = Common { quiet: 2, ..common.clone() };
     let (events, reporter) = scene.start(if args.raw { &quiet } else { common }, "run");
     let interrupt = Interrupt::listen("Stopping the command on every host. (^C again leaves at once)");
-    let connected = fleet::connect(&scene.environment, &events).await;
+    let connected = match interrupt.until(fleet::connect(&scene.environment, &events)).await {
+        Ok(connected) => connected,
+        Err(exit) => return Ok(scene::finish(&scene, events, reporter, scene.interrupted(exit, "the command ran nowhere"))),
+    };
     let tally = Tally::new(&events, connected.hosts.len());
     let stream = args.stream && !common.json;
-    let work = each(&connected.hosts, scene.environment.parallel.max(64), |host| {
+    let work = each(&connected.hosts, scene.environment.parallel, |host| {
         let (scene, tally, events) = (&scene, &tally, &events);
         async move {
-            let mut output = Output::keeping(KEPT, host.name(), Step::Run, events);
+            let mut output = Output::keeping(if stream { 0 } else { usize::MAX }, host.name(), Step::Run, events);
             let exec = exec(scene, host, args, common);
             let describe = |result: Result<&Exited, &HostError>| fleet::Done {
                 exit: result.ok().and_then(remote::exit_code),
@@ -67,9 +70,9 @@ pub async fn run(common: &Common, args: &cli::Run) -> Result<Exit, Error> {
             Ran { lines: output.finish(), result }
         }
     });
-    let ran = tokio::select! {
-        ran = work => ran,
-        exit = interrupt.wait() => {
+    let ran = match interrupt.until(work).await {
+        Ok(ran) => ran,
+        Err(exit) => {
             fleet::close(&connected.hosts).await;
             let error = Error::new(exit, "interrupted", "interrupted; the command was stopped on every host");
             return Ok(scene::finish(&scene, events, reporter, Ended::by(error, connected.hosts.len())));
@@ -78,15 +81,15 @@ pub async fn run(common: &Common, args: &cli::Run) -> Result<Exit, Error> {
     fleet::close(&connected.hosts).await;
     if let ([only], true) = (ran.as_slice(), args.raw) {
         let own = own_exit(only);
-        let ended = ended(&scene, &connected.hosts, &ran, &[]);
+        let ended = ended(&scene, &connected, &ran);
         scene::finish(&scene, events, reporter, Ended { error: None, summary: String::new(), ..ended });
         // The one place that leaves with a code that is not ours: `--raw` promises the command's own.
         std::process::exit(own);
     }
-    if !stream && !common.json {
+    if !stream && !common.json && !args.raw {
         print(&logs::gathered(&said(&connected.hosts, &ran, &connected.unreachable), common.display().stdout()));
     }
-    let ended = ended(&scene, &connected.hosts, &ran, &connected.unreachable);
+    let ended = ended(&scene, &connected, &ran);
     Ok(scene::finish(&scene, events, reporter, ended))
 }
 
@@ -115,7 +118,8 @@ fn exec(scene: &Scene, host: &Host, args: &cli::Run, common: &Common) -> Exec {
         umask: 0o022,
         timeout_ms: limit(common.timeout.as_deref()),
         idle_timeout_ms: limit(common.idle_timeout.as_deref()),
-        output_limit: 64 << 20,
+        // A pipe has no end, and what streams by is not kept.
+        output_limit: if args.raw || args.stream { u64::MAX } else { GATHERED },
         user: if args.sudo { Some("root".to_owned()) } else { args.as_user.clone() },
         network: Network::Host,
     }
@@ -157,10 +161,12 @@ async fn follow(host: &Host, exec: Exec, output: &mut Output<'_>, raw: bool, str
 fn print_lines(host: &str, pending: &mut Vec<u8>, bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     for byte in bytes {
-        if *byte == b'\n' {
+        // A line that does not end is told in pieces: nothing of it is lost, and memory is bounded.
+        if *byte == b'\n' || pending.len() == MAX_LINE {
             let _ = writeln!(out, "{host}| {}", crate::tree::path::Shown(pending));
             pending.clear();
-        } else if pending.len() < 8 * 1024 {
+        }
+        if *byte != b'\n' {
             pending.push(*byte);
         }
     }
@@ -184,7 +190,8 @@ fn said(hosts: &[Host], ran: &[Ran], unreachable: &[(Target, ConnectError)]) -> 
     ran.chain(lost).collect()
 }
 
-fn ended(scene: &Scene, hosts: &[Host], ran: &[Ran], unreachable: &[(Target, ConnectError)]) -> Ended {
+fn ended(scene: &Scene, connected: &Connected, ran: &[Ran]) -> Ended {
+    let Connected { hosts, unreachable } = connected;
     let ok = ran.iter().filter(|ran| ran.result.as_ref().is_ok_and(Exited::is_success)).count();
     let failed: Vec<String> = hosts
         .iter()
@@ -209,20 +216,7 @@ fn ended(scene: &Scene, hosts: &[Host], ran: &[Ran], unreachable: &[(Target, Con
     let error = match exit {
         Exit::Ok => None,
         Exit::RemoteCommand => Some(Error::new(exit, "remote-command", format!("the command failed on `{}`", ranges::fold(&failed)))),
-        _ => {
-            let names: Vec<String> = unreachable.iter().map(|(target, _)| target.name.clone()).collect();
-            let why = unreachable.iter().map(|(target, why)| format!("{} | {why}", target.name));
-            let first = unreachable.first().map_or("unreachable", |(_, error)| error.code());
-            let code = if unreachable.iter().all(|(_, error)| error.code() == first) { first } else { "unreachable" };
-            let mut error = Error::new(exit, code, format!("`{}` cannot be reached", ranges::fold(&names))).evidence(why);
-            for hint in unreachable.iter().flat_map(|(_, error)| error.hint()) {
-                // Hosts that fail alike are helped alike, and nobody reads a page of hints.
-                if error.hints.len() < 5 && !error.hints.contains(&hint) {
-                    error.hints.push(hint);
-                }
-            }
-            Some(error)
-        }
+        _ => Some(outcome::unreachable(connected, String::new())),
     };
     let error = error.map(|error| error.state(outcome::serving(&scene.environment.name, "runs", &fleet::live(hosts))));
     Ended { exit, error, live: fleet::live(hosts), ok, failed: failed.len() + unreachable.len(), summary, next: Vec::new() }

@@ -9,7 +9,7 @@ use etcetera::BaseStrategy;
 
 use crate::cli::{self, Common};
 use crate::command::locate;
-use crate::config::environment::Connect;
+use crate::config::environment::{Connect, SessionKind};
 use crate::config::placeholders::Values;
 use crate::config::{self, Environment, File, Overrides};
 use crate::error::Error;
@@ -65,6 +65,7 @@ impl Scene {
         inventory::resolve(&mut environment, &directories.cache).await?;
         connecting(common, &mut environment.connect, &directories)?;
         let hosts = last_run_hosts(&common.hosts, &directories.state, &environment)?;
+        insist(common, &mut environment);
         config::select(&mut environment, &hosts, &common.roles)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
         let stamp = stamp(now);
@@ -201,6 +202,17 @@ pub fn common_overrides(common: &Common) -> Overrides {
         timeout: common.timeout.clone(),
         idle_timeout: common.idle_timeout.clone(),
         ..Overrides::default()
+    }
+}
+
+/// What a flag says of connecting holds for every host, whatever the file says of one. A host that is this machine stays it.
+fn insist(common: &Common, environment: &mut Environment) {
+    for target in environment.targets.iter_mut().filter(|target| target.session != Some(SessionKind::Local)) {
+        target.user = common.user.clone().or(target.user.take());
+        target.port = common.port.or(target.port);
+        if common.session.is_some() {
+            target.session = environment.connect.session;
+        }
     }
 }
 

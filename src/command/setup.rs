@@ -2,6 +2,7 @@
 
 use crate::cli::{self, Common};
 use crate::command::failure;
+use crate::command::interrupt::Interrupt;
 use crate::command::locks::{self, Attempt};
 use crate::command::outcome;
 use crate::command::scene::{self, Ended, Scene};
@@ -26,18 +27,24 @@ pub async fn setup(common: &Common, args: &cli::Setup) -> Result<Exit, Error> {
         return print_sudoers(&scene).await;
     }
     let (events, reporter) = scene.start(common, "setup");
-    let connected = fleet::connect(&scene.environment, &events).await;
-    let hosts = connected.hosts.len() + connected.unreachable.len();
-    let ended = if let Some((_, first)) = connected.unreachable.first() {
-        let failures: Vec<_> = connected.unreachable.iter().map(|(target, error)| failure::unreachable(&target.name, error)).collect();
-        let mut error = outcome::explain(Exit::Unreachable, &failures, hosts, "nothing was changed".to_owned());
-        (error.code, error.hints) = (first.code(), first.hint());
-        Ended::by(error, hosts)
+    let interrupt = Interrupt::listen("Stopping. (^C again leaves at once)");
+    // A host whose session ends stops what was running and lets its lock go; the next `setup` does the rest.
+    let ended = match interrupt.until(run(&scene, args, &events)).await {
+        Ok(ended) => ended,
+        Err(exit) => scene.interrupted(exit, "what hosts serve did not change; the same command does the rest"),
+    };
+    Ok(scene::finish(&scene, events, reporter, ended))
+}
+
+async fn run(scene: &Scene, args: &cli::Setup, events: &Events) -> Ended {
+    let connected = fleet::connect(&scene.environment, events).await;
+    let ended = if connected.unreachable.is_empty() {
+        with_hosts(scene, args, &connected.hosts, events).await
     } else {
-        with_hosts(&scene, args, &connected.hosts, &events).await
+        Ended::by(outcome::unreachable(&connected, "nothing was changed".to_owned()), scene.environment.targets.len())
     };
     fleet::close(&connected.hosts).await;
-    Ok(scene::finish(&scene, events, reporter, ended))
+    ended
 }
 
 /// Prints the rules for everybody who logs in on some host; no host is contacted.
@@ -65,7 +72,7 @@ async fn print_sudoers(scene: &Scene) -> Result<Exit, Error> {
 async fn with_hosts(scene: &Scene, args: &cli::Setup, hosts: &[Host], events: &Events) -> Ended {
     let environment = &scene.environment;
     let tally = Tally::new(events, hosts.len());
-    let results = each(hosts, environment.parallel.max(16), |host| {
+    let results = each(hosts, environment.parallel, |host| {
         tally.step(host.name(), Step::Setup, set_up(scene, host, args.check, events), |result| Done {
             detail: Some(match result {
                 Ok(result) if !result.root_commands.is_empty() => "root has to act first".to_owned(),
@@ -104,7 +111,8 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, hosts: &[Host], events: &E
     };
     if !failures.is_empty() {
         let failed = failures.len();
-        return counts(outcome::explain(Exit::BuildFailed, &failures, hosts.len(), state), failed);
+        let exit = if failures.iter().any(|failure| failure.is_locked) { Exit::Locked } else { Exit::BuildFailed };
+        return counts(outcome::explain(exit, &failures, hosts.len(), state), failed);
     }
     if refused {
         let error = Error::new(Exit::Refused, "needs-root", "the login user may not do all of it; root has to run this once")
@@ -138,7 +146,7 @@ async fn set_up(scene: &Scene, host: &Host, check: bool, events: &Events) -> Res
         && !check
         && let Attempt::Refused(error) = locks::take(one, &scene.run_info("setting up")).await
     {
-        return Err(RemoteError::Locked(error.to_string()));
+        return Err(RemoteError::Locked { what: error.what, exit: error.exit });
     }
     let result = make_ready(scene, host, check, events).await;
     locks::unlock(one).await;

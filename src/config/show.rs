@@ -11,10 +11,10 @@ use crate::op::Command;
 
 impl File {
     /// Writes the environment so that it can be read again and means the same. With `origin` each line says where its value is from.
-    pub fn show(&self, name: &str, origin: bool) -> Result<String, Error> {
-        let environment = self.environment(name, &Overrides::default())?;
+    pub fn show(&self, name: &str, overrides: &Overrides, origin: bool) -> Result<String, Error> {
+        let environment = self.environment(name, overrides)?;
         let entry = self.entry(name)?;
-        let table = self.complete(entry, &Overrides::default()).map_err(|fault| fault.into_error(&self.text))?;
+        let table = self.complete(entry, overrides).map_err(|fault| fault.into_error(&self.text))?;
         let mut page = Page { lines: Vec::new(), text: &self.text };
         for name in ["schema", "project"] {
             let place = self.root.at(name).map_or(&Place::Default, |node| &node.place);

@@ -285,7 +285,7 @@ fn an_environment_with_an_inventory_of_its_own_inherits_no_host() {
 #[test]
 fn an_inventory_is_shown_with_what_it_takes_by_default() {
     let text = asking("{ command = [\"./inventory\"], ttl = \"1m\" }");
-    let shown = file(&text).show("x", true).unwrap();
+    let shown = file(&text).show("x", &Overrides::default(), true).unwrap();
     let from = shown.find("[env.x.inventory]").unwrap();
     assert_data_eq!(
         shown[from..].split("\n\n").next().unwrap().to_owned(),
@@ -625,7 +625,7 @@ error: no host of `x` is left by `-H app04,az=a`
 #[test]
 fn an_environment_is_shown_with_the_origin_of_every_value() {
     assert_data_eq!(
-        file(BOSKEL).show("prod", true).unwrap(),
+        file(BOSKEL).show("prod", &Overrides::default(), true).unwrap(),
         str![[r#"
 schema = 1                                                   # deploy.toml:1
 project = "boskel"                                           # deploy.toml:2
@@ -701,11 +701,11 @@ fn what_is_shown_reads_back_to_the_same_environment() {
     for text in [BOSKEL, example] {
         let file = file(text);
         for name in file.environments() {
-            let shown = file.show(&name, false).unwrap();
+            let shown = file.show(&name, &Overrides::default(), false).unwrap();
             let again = parse(Path::new("deploy.toml"), &shown).unwrap_or_else(|error| panic!("{}\n{shown}", screen(&error)));
             let before = file.environment(&name, &Overrides::default()).unwrap_or_else(|error| panic!("{}", screen(&error)));
             assert_eq!(again.environment(&name, &Overrides::default()).unwrap(), before, "{shown}");
-            assert_eq!(file.show(&name, true).unwrap().lines().count(), shown.lines().count());
+            assert_eq!(file.show(&name, &Overrides::default(), true).unwrap().lines().count(), shown.lines().count());
         }
     }
 }
@@ -749,7 +749,7 @@ proptest::proptest! {
             Err(error) => proptest::prop_assert!(error.evidence[0].contains("deploy.toml:"), "{}", screen(&error)),
             Ok(file) => for name in file.environments() {
                 if file.environment(&name, &Overrides::default()).is_ok() {
-                    let shown = file.show(&name, true).unwrap();
+                    let shown = file.show(&name, &Overrides::default(), true).unwrap();
                     proptest::prop_assert!(parse(Path::new("deploy.toml"), &shown).is_ok(), "{shown}");
                 }
             }

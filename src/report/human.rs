@@ -108,7 +108,7 @@ impl Human {
             part(&mut lines, phrases::failure_block(run, failure, &hosts, self.stored));
         }
         let (told, untold) = phrases::told_and_untold(run);
-        lines.extend(phrases::hints(&told, next));
+        lines.extend(phrases::hints(&told, summary, next));
         for error in untold {
             part(&mut lines, phrases::last_error(run, error, summary));
         }

@@ -238,17 +238,22 @@ pub fn diagnostic(run: &Run, told: &Diagnostic) -> Vec<Line> {
 /// An error at the end of a run, without its state where the verdict says the same.
 #[must_use]
 pub fn last_error(run: &Run, told: &Diagnostic, summary: &str) -> Vec<Line> {
-    let said = |state: &String| state.rsplit("; ").next().is_some_and(|last| summary.contains(last));
-    diagnostic(run, &Diagnostic { state: told.state.clone().filter(|state| !said(state)), ..told.clone() })
+    diagnostic(run, &Diagnostic { state: told.state.clone().filter(|state| !is_said(state, summary)), ..told.clone() })
 }
 
-/// What an error adds to failures that are told in full: its hints, but for commands that the end names anyway.
+fn is_said(state: &str, summary: &str) -> bool {
+    state.rsplit("; ").next().is_some_and(|last| summary.contains(last))
+}
+
+/// What an error adds to failures that are told in full: the state of the hosts where the verdict does not give it, and its hints, but
+/// for commands that the end names anyway.
 #[must_use]
-pub fn hints(errors: &[&Diagnostic], next: &[(String, String)]) -> Vec<Line> {
+pub fn hints(errors: &[&Diagnostic], summary: &str, next: &[(String, String)]) -> Vec<Line> {
     let known =
         |help: &str| next.iter().any(|(_, command)| !command.is_empty() && (command.contains(help) || help.contains(command.as_str())));
     let help = errors.iter().flat_map(|error| &error.help).filter(|help| !known(help) && !help.starts_with("deployer logs "));
-    help.map(|help| Line::new(format!("  hint: {help}"))).collect()
+    let state = errors.iter().filter_map(|error| error.state.as_ref()).filter(|_| summary.is_empty());
+    state.map(|state| Line::new(format!("  state: {state}"))).chain(help.map(|help| Line::new(format!("  hint: {help}")))).collect()
 }
 
 /// Errors whose hosts have all been told as failures of a step, and the others.

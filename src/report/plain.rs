@@ -182,7 +182,7 @@ impl Plain {
         // The logs of failures are above, where they happened: here they are only named again.
         rest.extend(phrases::alike(&run.failures).into_iter().map(|(failure, hosts)| brief(run, failure, &hosts)));
         let (told, untold) = phrases::told_and_untold(run);
-        rest.extend(phrases::hints(&told, next));
+        rest.extend(phrases::hints(&told, summary, next));
         rest.extend(untold.iter().flat_map(|error| phrases::last_error(run, error, summary)));
         if self.verbosity >= -1 || exit != 0 {
             let verdict = phrases::verdict(exit, summary, next);

@@ -6,7 +6,7 @@ use crate::event::{Event, Events, OutputStream, Step};
 use crate::tree::path::Shown;
 
 /// The longest line that is told as one, in bytes; what is longer is cut into several.
-const MAX_LINE: usize = 8 * 1024;
+pub const MAX_LINE: usize = 8 * 1024;
 /// How many of the last lines a failure shows.
 const TAIL: usize = 20;
 
@@ -73,7 +73,9 @@ impl<'a> Output<'a> {
         if self.tail.len() == self.kept {
             self.tail.pop_front();
         }
-        self.tail.push_back(line.clone());
+        if self.kept > 0 {
+            self.tail.push_back(line.clone());
+        }
         let stream = if stderr { OutputStream::Stderr } else { OutputStream::Stdout };
         self.events.emit(Event::Output { host: self.host.to_owned(), step: self.step, stream, line });
     }

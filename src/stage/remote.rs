@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config::environment::{Build, Check, CheckProbe, Environment, Network, Run};
 use crate::config::placeholders::{self, Values};
 use crate::event::{Events, Step};
+use crate::exit::Exit;
 use crate::host::{Host, HostError, Reply};
 use crate::op::{self, Activate, Activated, ActivationOutcome, Answer, CacheLink, Command, End, Exec, Exited, Links, Op};
 use crate::release::ReleaseId;
@@ -26,8 +27,8 @@ pub enum RemoteError {
     #[error("{0}")]
     Placeholder(String),
     /// Another run, or a person, has the host.
-    #[error("{0}")]
-    Locked(String),
+    #[error("{what}")]
+    Locked { what: String, exit: Exit },
 }
 
 /// Says how a command ended, for people.

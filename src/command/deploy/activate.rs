@@ -32,7 +32,7 @@ impl Deploy<'_> {
         let mut switched: Vec<&Member> = Vec::new();
         let mut rest = ready.as_slice();
         let mut verdict = AfterWave::Continue;
-        let mut confirmed = 0;
+        let mut confirmed: Vec<String> = Vec::new();
         let waves = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
         for (wave_number, size) in (1_u32..).zip(sizes) {
             if let Some(exit) = self.interrupt.asked() {
@@ -58,7 +58,7 @@ impl Deploy<'_> {
             for (member, result) in wave.iter().zip(results) {
                 match result {
                     Ok(()) => {
-                        confirmed += 1;
+                        confirmed.push(member.host.name().to_owned());
                         switched.push(member);
                     }
                     Err((failure, is_switched)) => {
@@ -86,7 +86,7 @@ impl Deploy<'_> {
         }
         match verdict {
             AfterWave::Rollback => self.put_back(&switched, all, failures).await,
-            AfterWave::Continue | AfterWave::Stop => self.finished(local, all, &ready, failures, confirmed).await,
+            AfterWave::Continue | AfterWave::Stop => self.finished(local, all, &ready, failures, &confirmed).await,
         }
     }
 

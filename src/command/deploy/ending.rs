@@ -23,7 +23,7 @@ impl Deploy<'_> {
         all: &[Host],
         ready: &[Member],
         failures: Vec<HostFailure>,
-        confirmed: usize,
+        confirmed: &[String],
     ) -> Ended {
         self.prune(all).await;
         // A host that served nothing, or a release of another tool, has no confirmed one to return to.
@@ -37,7 +37,7 @@ impl Deploy<'_> {
         let hosts = self.environment.targets.len();
         let took = figures::duration(self.scene.seconds());
         // Asked after the last switch, there is nothing left to stop.
-        let stopped = self.interrupt.asked().filter(|_| confirmed < ready.len());
+        let stopped = self.interrupt.asked().filter(|_| confirmed.len() < ready.len());
         if failures.is_empty() && stopped.is_none() {
             let summary = format!("Deployed {label} to {name}: {} in {took} (was {was})", figures::counted(hosts as u64, "host"));
             let undo = ("undo".to_owned(), format!("deployer rollback -e {name}"));
@@ -49,14 +49,22 @@ impl Deploy<'_> {
         if failures.is_empty() {
             "the run was interrupted during activation".clone_into(&mut error.what);
         }
-        let names: Vec<String> = failures.iter().map(|failure| failure.host.clone()).collect();
-        let summary = format!("Deployed {label} to {name}: {confirmed} of {hosts} hosts in {took}; {state}");
+        // Whoever neither failed nor was left behind in `ready` served the release before this run began.
+        let is_ready = |host: &str| ready.iter().any(|member| member.host.name() == host);
+        let has_failed = |host: &str| failures.iter().any(|failure| failure.host == host);
+        let is_done = |host: &str| {
+            confirmed.iter().any(|done| done == host)
+                || (all.iter().any(|other| other.name() == host) && !is_ready(host) && !has_failed(host))
+        };
+        let names = self.environment.targets.iter().map(|target| target.name.as_str());
+        let (done, left): (Vec<&str>, Vec<&str>) = names.partition(|name| is_done(name));
+        let ok = done.len();
+        let summary = format!("Deployed {label} to {name}: {ok} of {hosts} hosts in {took}; {state}");
         let mut next = self.look_at(&failures);
-        if !names.is_empty() {
-            let finish = format!("deployer deploy -e {name} --rev {} -H {}", local.reference(), names.join(","));
-            next.push(("finish".to_owned(), finish));
+        if !left.is_empty() {
+            next.push(("finish".to_owned(), format!("{} -H {}", self.again(), left.join(","))));
         }
-        Ended { exit: Exit::Partial, error: Some(error), live, ok: confirmed, failed: failures.len(), summary, next }
+        Ended { exit: Exit::Partial, error: Some(error), live, ok, failed: failures.len(), summary, next }
     }
 
     /// Retention comes last and only after success; what it cannot remove today it removes next time.
@@ -113,7 +121,7 @@ impl Deploy<'_> {
         }
         if !connected.hosts.is_empty() {
             let names: Vec<String> = failures.iter().map(|failure| format!("!{}", failure.host)).collect();
-            error.hints.push(format!("without: deployer deploy -e {name} -H '{}'", names.join(",")));
+            error.hints.push(format!("without: {} -H '{}'", self.again(), names.join(",")));
         }
         Ended { exit: Exit::Unreachable, error: Some(error), live, ok: 0, failed: failures.len(), summary, next: Vec::new() }
     }

@@ -1,7 +1,7 @@
 //! Preparing a release on every host: push, link, build, seal. What hosts serve does not change.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
@@ -11,6 +11,7 @@ use crate::command::manifests;
 use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::scene;
+use crate::config::environment::Network;
 use crate::config::placeholders::Values;
 use crate::error::Error;
 use crate::event::Step;
@@ -23,6 +24,13 @@ use crate::release::{NewRelease, ReleaseId};
 use crate::stage::remote::{self, Recipe};
 use crate::stage::transfer::{self, Parcel};
 use crate::tree::{Digest, Manifest};
+
+/// What the builds of all hosts share.
+pub(super) struct Builds {
+    gate: Semaphore,
+    /// The hosts whose build should have been in a network namespace and was not.
+    open: Mutex<Vec<String>>,
+}
 
 impl Deploy<'_> {
     /// Settles the times of files: those of the manifest that most hosts serve, wherever a file did not change.
@@ -66,8 +74,14 @@ impl Deploy<'_> {
 
     pub(super) async fn prepare(&self, members: &[Member], parcel: &Parcel, local: &Material) -> Vec<Result<(), HostFailure>> {
         let tally = Tally::new(self.events, members.len());
-        let builds = Semaphore::new(self.environment.parallel.max(1));
-        each(members, usize::MAX >> 4, |member| self.prepare_one(member, parcel, local, &tally, &builds)).await
+        let builds = Builds { gate: Semaphore::new(self.environment.parallel.max(1)), open: Mutex::default() };
+        let prepared = each(members, usize::MAX >> 4, |member| self.prepare_one(member, parcel, local, &tally, &builds)).await;
+        let open = builds.open.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if !open.is_empty() {
+            let text = "no network namespace can be made there: only the environment keeps the build offline";
+            self.warn("not-isolated", text.to_owned(), open);
+        }
+        prepared
     }
 
     pub(super) async fn prepare_one(
@@ -76,7 +90,7 @@ impl Deploy<'_> {
         parcel: &Parcel,
         local: &Material,
         tally: &Tally<'_>,
-        builds: &Semaphore,
+        builds: &Builds,
     ) -> Result<(), HostFailure> {
         let name = member.host.name();
         if !matches!(member.plan.action, Action::Make) {
@@ -92,7 +106,7 @@ impl Deploy<'_> {
                     .then(|| format!("{}% already there", pushed.reused_bytes * 100 / pushed.tree_bytes)),
                 ..Done::default()
             },
-            Err(error) => Done { detail: Some(error.to_string()), ..Done::default() },
+            Err(error) => Done { detail: Some(failure::transfer(name, error).message), ..Done::default() },
         });
         if let Err(error) = pushed.await {
             tally.absent(&[Step::Link, Step::Build]);
@@ -112,14 +126,17 @@ impl Deploy<'_> {
             return Err(self.failed(member, failure::remote(name, Step::Link, &error)).await);
         }
         let built = async {
-            let _permit = builds.acquire().await;
+            let _permit = builds.gate.acquire().await;
             let Some(build) = &self.environment.build else {
                 tally.absent(&[Step::Build]);
                 return remote::seal(host, &recipe).await;
             };
             let command = outcome::command_words(&build.command);
             let work = async {
-                remote::build(host, &recipe, build, self.events).await?;
+                let exited = remote::build(host, &recipe, build, self.events).await?;
+                if build.network == Network::Blocked && !exited.isolated {
+                    builds.open.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+                }
                 // The seal comes last: an unsealed release is never activated.
                 remote::seal(host, &recipe).await
             };
