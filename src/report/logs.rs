@@ -1,7 +1,9 @@
 //! Stored output for people: what one run's hosts wrote in one step, and short outputs gathered under the hosts that share them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
+use crate::config::{glob, ranges, split};
 use crate::event::{Event, Status, Step, Timed};
 use crate::figures::{age, counted, duration};
 use crate::report::fold::Names;
@@ -12,7 +14,7 @@ use crate::report::store::StoredRun;
 /// Which output is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
-    /// Full or short names; none is all hosts.
+    /// Patterns of hosts as `-H` takes them, without roles and labels, which no run remembers; none is all hosts.
     pub hosts: Vec<String>,
     pub step: Option<Step>,
     /// Leaves the `host| ` before each line away, for one host.
@@ -22,8 +24,10 @@ pub struct Wanted {
 /// Writes the output that `wanted` asks for: host by host, step by step, in the order in which it came.
 #[must_use]
 pub fn text(events: &[Timed], wanted: &Wanted, paper: Paper) -> String {
-    let names = names(events);
-    let asked = |host: &str, step: Step| wanted.asks(&names, host, step);
+    let all = hosts(events);
+    let names = Names::new(all);
+    let picked = pick(all, &wanted.hosts);
+    let asked = |host: &str, step: Step| wanted.asks(&picked, host, step);
     let mut logs: BTreeMap<(&str, Step), Vec<String>> = BTreeMap::new();
     for timed in events {
         match &timed.event {
@@ -48,18 +52,45 @@ pub fn text(events: &[Timed], wanted: &Wanted, paper: Paper) -> String {
 /// Tells whether the run holds output that `wanted` asks for.
 #[must_use]
 pub fn is_there(events: &[Timed], wanted: &Wanted) -> bool {
-    let names = names(events);
+    let picked = pick(hosts(events), &wanted.hosts);
     events.iter().any(|timed| match &timed.event {
-        Event::Output { host, step, .. } | Event::HostStep { host, step, status: Status::Failed, .. } => wanted.asks(&names, host, *step),
+        Event::Output { host, step, .. } | Event::HostStep { host, step, status: Status::Failed, .. } => wanted.asks(&picked, host, *step),
         _ => false,
     })
 }
 
 impl Wanted {
-    fn asks(&self, names: &Names, host: &str, step: Step) -> bool {
-        let by_host = self.hosts.is_empty() || self.hosts.iter().any(|wanted| wanted == host || wanted == names.short(host));
-        by_host && self.step.is_none_or(|wanted| wanted == step)
+    fn asks(&self, picked: &BTreeSet<&str>, host: &str, step: Step) -> bool {
+        (self.hosts.is_empty() || picked.contains(host)) && self.step.is_none_or(|wanted| wanted == step)
     }
+}
+
+/// The hosts of a run that patterns name: ranges, globs, full and short names, and `!` for what is left out. What is no pattern, or
+/// matches no host, names none.
+#[must_use]
+pub fn pick<'a>(hosts: &'a [String], patterns: &[String]) -> BTreeSet<&'a str> {
+    let typed = patterns.iter().flat_map(|text| split(text));
+    let (without, with): (Vec<&str>, Vec<&str>) = typed.partition(|pattern| pattern.starts_with('!'));
+    let short = ranges::shorten(hosts);
+    let matching = |pattern: &str| -> Vec<&'a str> {
+        let patterns = ranges::expand(pattern).unwrap_or_default();
+        let answers = |names: [&str; 3]| patterns.iter().any(|pattern| names.iter().any(|name| glob(pattern.as_bytes(), name.as_bytes())));
+        hosts.iter().zip(&short).filter(|(host, short)| answers([host, short, label(host)])).map(|(host, _)| host.as_str()).collect()
+    };
+    let mut picked: BTreeSet<&str> = if with.is_empty() && !without.is_empty() {
+        hosts.iter().map(String::as_str).collect()
+    } else {
+        with.into_iter().flat_map(matching).collect()
+    };
+    for host in without.into_iter().flat_map(|pattern| matching(&pattern[1..])) {
+        picked.remove(host);
+    }
+    picked
+}
+
+/// A name without its domain; an address has none.
+fn label(host: &str) -> &str {
+    if host.parse::<IpAddr>().is_ok() { host } else { host.split('.').next().unwrap_or(host) }
 }
 
 fn ending(host: &str, step: Step, status: Status, secs: f64, exit: Option<i32>, detail: Option<&str>) -> String {
@@ -127,10 +158,57 @@ pub fn list(runs: &[StoredRun], now: i64, paper: Paper) -> String {
     table(&rows, 2).into_iter().map(|row| row + "\n").collect()
 }
 
-fn names(events: &[Timed]) -> Names {
+fn hosts(events: &[Timed]) -> &[String] {
     let hosts = events.iter().find_map(|timed| match &timed.event {
-        Event::RunStarted { hosts, .. } => Some(Names::new(hosts)),
+        Event::RunStarted { hosts, .. } => Some(hosts.as_slice()),
         _ => None,
     });
     hosts.unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> Vec<String> {
+        text.split(' ').filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
+    #[track_caller]
+    fn picks(hosts: &str, patterns: &str, expected: &str) {
+        assert_eq!(pick(&names(hosts), &names(patterns)).into_iter().collect::<Vec<_>>(), names(expected), "{patterns} of {hosts}");
+    }
+
+    #[test]
+    fn hosts_of_a_run_are_named_as_everywhere() {
+        const RUN: &str = "app01.eu.example.net app02.eu.example.net app03.us.example.net db.eu.example.net";
+        picks(RUN, "app01.eu.example.net", "app01.eu.example.net");
+        picks(RUN, "app01.eu", "app01.eu.example.net");
+        picks(RUN, "app01", "app01.eu.example.net");
+        picks(RUN, "app[02-03]", "app02.eu.example.net app03.us.example.net");
+        picks(RUN, "app[01,03],db", "app01.eu.example.net app03.us.example.net db.eu.example.net");
+        picks(RUN, "app0?.eu db", "app01.eu.example.net app02.eu.example.net db.eu.example.net");
+        picks(RUN, "app*,!app02", "app01.eu.example.net app03.us.example.net");
+        picks(RUN, "!app*", "db.eu.example.net");
+        picks(RUN, "!app[01-02] !db", "app03.us.example.net");
+    }
+
+    #[test]
+    fn what_matches_no_host_of_the_run_names_none() {
+        for pattern in ["app", "app9", "web*", "app[01", "app[02-01]", "@web", "az=a", ",", "app1", "app01,!app01"] {
+            picks("app01 app02", pattern, "");
+        }
+        picks("app01 app02", "app9,app02", "app02");
+        picks("app01 app02", "!app9", "app01 app02");
+        picks("", "app01", "");
+        picks("", "!app01", "");
+    }
+
+    #[test]
+    fn an_address_is_no_name_with_a_domain() {
+        picks("10.0.0.1 10.0.1.1", "10", "");
+        picks("10.0.0.1 10.0.1.1", "10.0.0.1", "10.0.0.1");
+        picks("10.0.0.1 10.0.1.1", "10.0.[0-1].1", "10.0.0.1 10.0.1.1");
+        picks("10.0.0.1 10.0.1.1", "10.0.1.*", "10.0.1.1");
+    }
 }

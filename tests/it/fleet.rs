@@ -70,8 +70,24 @@ fn of_sixteen_hosts_one_unreachable_one_silent_and_one_that_cannot_build_stop_th
     let three = stage.commit("three\n");
     let ended = deploy(&stage, &["--on-unreachable", "fail", "--max-failures", "3"]);
     ended.exits(12).tells(&[(&one[..7], 1), (&three[..7], 13)]);
+    assert_eq!(serving(&stage, &one), [CLOSED, SILENT, BROKEN]);
+    assert_eq!(serving(&stage, &three).len(), 13);
+
+    // The build that fails is one more than a budget of two: the others have built, and none is switched.
+    let four = stage.commit("four\n");
     let ended = deploy(&stage, &["--on-unreachable", "fail", "--max-failures", "2"]);
-    assert!(matches!(ended.status, 10..=12), "{ended:#?}");
+    ended.exits(11).tells(&[(&one[..7], 1), (&three[..7], 13)]);
+    assert!(ended.error().contains("nothing was activated"), "{}", ended.error());
+    for host in [CLOSED, SILENT, BROKEN] {
+        assert!(ended.error().contains(host), "{host} is not told of: {}", ended.error());
+    }
+    for host in HOSTS {
+        let is_well = ![CLOSED, SILENT, BROKEN].contains(&host);
+        assert_eq!(live_commit(stage.world.root(host)), *if is_well { &three } else { &one }, "{host}");
+        if is_well {
+            assert_eq!(state_of(stage.world.root(host), &four), "sealed", "{host}");
+        }
+    }
 
     // All are well again: the same command brings everybody to one release.
     drop(listener);
@@ -79,6 +95,6 @@ fn of_sixteen_hosts_one_unreachable_one_silent_and_one_that_cannot_build_stop_th
         stage.world.sandbox.host(host).unwrap().restart().unwrap();
     }
     stage.mark(&format!("broken-{BROKEN}"), false);
-    deploy(&stage, &[]).exits(0).tells(&[(&three[..7], 16)]);
+    deploy(&stage, &[]).exits(0).tells(&[(&four[..7], 16)]);
     assert_settled(&stage.world, &HOSTS);
 }

@@ -225,7 +225,7 @@ fn a_damaged_manifest_of_what_is_live_is_told_by_verify_and_does_not_stop_the_ne
 fn a_damaged_record_of_what_is_live_is_told_and_does_not_stop_the_next_deploy() {
     let stage = damaged(|root| fs::write(only_file_in(&root.join(".deployer/rel")), "{\"format\":1,").unwrap());
     let doctor = stage.world.deployer(["doctor"]);
-    assert!(doctor.stdout.contains("rel/") || doctor.stdout.contains("record"), "{doctor}");
+    assert!(doctor.stdout.contains(".deployer/rel/"), "{doctor}");
     let deployed = stage.world.deployer(DEPLOY);
     deployed.ok();
     assert!(deployed.stderr.contains(".deployer/rel/"), "{deployed}");
@@ -238,7 +238,7 @@ fn a_damaged_intent_or_epoch_stops_the_deploy_and_says_which_file_and_what_to_do
         let stage = damaged(|root| fs::write(root.join(".deployer").join(name), text).unwrap());
         let live = stage.world.live("app1");
         let refused = stage.world.deployer(DEPLOY);
-        assert!(matches!(refused.status, 11 | 14), "{refused}");
+        refused.exits(Exit::BuildFailed);
         assert!(refused.stderr.contains(&format!(".deployer/{name}")) && refused.stderr.contains("rm "), "{refused}");
         assert_eq!(stage.world.live("app1"), live);
         fs::remove_file(stage.world.root("app1").join(".deployer").join(name)).unwrap();

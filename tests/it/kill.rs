@@ -11,16 +11,17 @@ use crate::whole::{Stage, processes_of};
 
 const DEPLOY: [&str; 3] = ["deploy", "--rev", "master"];
 
-/// Deploys something new, is killed when `end` says so, and deploys the same again.
-fn killed(stage: &Stage, app: &str, at: &str, end: impl FnOnce(&mut Running)) {
+/// Deploys something new, is killed when `end` says so, and deploys the same again. Says whether the kill came before the end.
+fn killed(stage: &Stage, app: &str, at: &str, end: impl FnOnce(&mut Running)) -> bool {
     stage.commit(app);
     let mut running = Running::start(&stage.world, &DEPLOY);
     end(&mut running);
-    running.kill();
+    let is_killed = running.kill();
     stage.rests();
     let again = stage.world.deployer(DEPLOY);
     assert_eq!(again.status, 0, "killed at {at}: {again}");
     stage.serves(app);
+    is_killed
 }
 
 #[test]
@@ -60,12 +61,15 @@ fn a_controller_killed_at_any_moment_leaves_whole_hosts_and_the_same_command_com
     let whole = Running::start(&stage.world, &DEPLOY).end();
     let cycle = whole.exits(0).events.last().unwrap()["secs"].as_f64().unwrap() * 1.1;
     let seed = getrandom::u32().unwrap();
+    let mut kills = 0;
     for turn in 0..10_u32 {
         // A fraction of the cycle that is different in every turn and every run, and is told when it fails.
         let part = f64::from(seed.wrapping_add(turn.wrapping_mul(0x9e37_79b9))) / f64::from(u32::MAX);
         let delay = Duration::from_secs_f64(cycle * part);
-        killed(&stage, &format!("turn {turn}\n"), &format!("{delay:?}, seed {seed}"), |_| thread::sleep(delay));
+        let is_killed = killed(&stage, &format!("turn {turn}\n"), &format!("{delay:?}, seed {seed}"), |_| thread::sleep(delay));
+        kills += u32::from(is_killed);
     }
+    assert!(kills > 0, "every run ended before its kill, seed {seed}");
 }
 
 #[test]

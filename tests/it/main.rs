@@ -6,7 +6,7 @@
 //! |---|---|
 //! | controller killed at every event, at every step over ssh, at random, in a build | `kill` |
 //! | signals once, twice, between waves, too late; ^C at a terminal; a reader that goes away | `interrupt`, `kill` |
-//! | controller asleep with open connections | `kill`; `helper: a_pipe_that_is_silent_…` (ignored: as long as a pipe may be silent) |
+//! | controller asleep with open connections | `kill`; `helper: a_pipe_that_is_silent_…` |
 //! | connection cut in push, build, activation; host without power; closed port; silent host | `rollout_faults`, `host_faults`, `fleet` |
 //! | host keys, authentication, jumps, banners, names as options | `unit: session` |
 //! | remote exit 255, odd login shells, noisy start-up files | `host_faults`, `unit: session` |

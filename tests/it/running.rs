@@ -99,9 +99,10 @@ impl Running {
         let _ = kill_process(Pid::from_child(&self.child), signal);
     }
 
-    pub fn kill(mut self) {
+    /// Says whether it was killed, and had not ended by itself.
+    pub fn kill(mut self) -> bool {
         self.signal(Signal::KILL);
-        self.child.wait().unwrap();
+        self.child.wait().unwrap().signal() == Some(Signal::KILL.as_raw())
     }
 
     /// Waits for the end.

@@ -518,7 +518,6 @@ fn an_upload_that_is_cut_off_is_an_error_and_never_a_short_file() {
 }
 
 #[test]
-#[ignore = "takes as long as a pipe may be silent"]
 fn a_pipe_that_is_silent_but_open_is_dead_and_the_lock_is_free_in_time() {
     let (_directory, root) = root();
     let (mut client, _) = Client::locked(&root, "run1");
