@@ -42,8 +42,9 @@ pub enum Op {
     Activate(Activate),
     /// Accept the active release. Answer: `Done`.
     Confirm { release: ReleaseId },
-    /// Put back what was live before `release` was activated. Answer: `Activated`.
-    Revert { release: ReleaseId, reason: String },
+    /// Put back what was live before `release` was activated. `bad`: the release itself did not hold, and is never chosen again by
+    /// itself. Answer: `Activated`.
+    Revert { release: ReleaseId, reason: String, bad: bool },
     /// Remove what retention allows, or one named release. Answer: `Pruned`.
     Prune { keep: u32, only: Option<ReleaseId> },
     /// Run any command. The stream is its output. Answer: `Exited`.

@@ -191,7 +191,8 @@ async fn put_back(scene: &Scene, switched: &[(&Host, &Return)], hosts: &[Host], 
     let tally = &tally;
     let results: Vec<Result<(), RemoteError>> = each(switched, usize::MAX >> 4, |(host, target)| async move {
         let Some(release) = &target.to else { return Ok(()) };
-        tally_revert(tally, host, remote::revert(host, release, "the rollback failed", events)).await
+        // It held once: that a return to it failed somewhere is nothing against it.
+        tally_revert(tally, host, remote::revert(host, release, "the rollback failed", false, events)).await
     })
     .await;
     let mut whole = !failures.iter().any(HostFailure::is_unknown);

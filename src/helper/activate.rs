@@ -21,6 +21,9 @@ use crate::{current, failure, health, journal, records, store};
 /// What an activation that is run again for a revert may take. Nobody may be there to stop it.
 const REVERT_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// What the history calls a confirmation.
+const CONFIRMED: &str = "confirmed";
+
 /// The process that puts an unconfirmed release back when nobody else does.
 #[derive(Debug)]
 pub struct DeadMan(Child);
@@ -30,8 +33,8 @@ pub struct DeadMan(Child);
 pub enum Verdict {
     /// It did not hold, and is never chosen again by itself.
     Bad(String),
-    /// Nothing is known against it.
-    PutBack,
+    /// Nothing is known against it; why it is not live all the same.
+    PutBack(String),
 }
 
 /// Switches `current` to a release, runs its activation, and checks it.
@@ -48,7 +51,7 @@ pub fn activate(helper: &Helper, lock: &Lock, op: &Activate, request: &Request) 
     let pending = recover::read_intent(&root).map_err(|error| recover::unreadable(&root, &error))?;
     if let Some(other) = pending.as_ref().filter(|intent| intent.to != op.release) {
         // It could not be put back, or was never confirmed: what follows replaces it.
-        settle(&root, &other.to, &Verdict::PutBack)?;
+        settle(&root, &other.to, &Verdict::PutBack("another release was activated".into()))?;
     }
     if from.as_ref() != Some(&op.release) {
         note_begun(&root, lock, "activation-started", &op.release, from.as_ref())?;
@@ -135,20 +138,37 @@ pub fn confirm(helper: &Helper, lock: &Lock, release: &ReleaseId) -> Result<(), 
     let again = record.confirmed.is_some();
     save(&root, &Record { state: State::Confirmed, confirmed: Some(clock()), reason: None, ..record.clone() })?;
     finish_confirm(helper, &root, lock, release)?;
-    let detail =
-        log_revision(&root, lock, &record, again).err().map(|error| format!("`{}` was not written: {error}", layout::REVISIONS_LOG));
-    let _ = note(&root, lock, "confirmed", Some(release), record.previous.as_ref(), detail);
+    tell_confirmed(&root, lock, &record, &lock.run.by, again);
     Ok(())
 }
 
+/// Does what a confirmation that was recorded still lacks: the run that recorded it ended there.
+pub fn confirm_recorded(helper: &Helper, root: &Root, lock: &Lock, release: &ReleaseId, by: &str) -> Result<(), Failure> {
+    finish_confirm(helper, root, lock, release)?;
+    let told = |event: &JournalEvent| event.what == CONFIRMED && event.release.as_ref() == Some(release);
+    // The record has the time of this confirmation already; only the history knows whether there was one before.
+    let again = journal::read(root).is_ok_and(|events| events.iter().any(told));
+    if let Some(record) = read_record(root, release)? {
+        tell_confirmed(root, lock, &record, by, again);
+    }
+    Ok(())
+}
+
+/// Writes a confirmation into the logs, for people. It holds, whether or not they can be written.
+fn tell_confirmed(root: &Root, lock: &Lock, record: &Record, by: &str, again: bool) {
+    let logged = log_revision(root, by, record, again);
+    let detail = logged.err().map(|error| format!("`{}` was not written: {error}", layout::REVISIONS_LOG));
+    let _ = note(root, lock, CONFIRMED, Some(&record.release.id), record.previous.as_ref(), detail);
+}
+
 /// Does what follows the record of a confirmation: the dead man is called off, the others are retired, the intent is gone.
-pub fn finish_confirm(helper: &Helper, root: &Root, _lock: &Lock, release: &ReleaseId) -> Result<(), Failure> {
+fn finish_confirm(helper: &Helper, root: &Root, _lock: &Lock, release: &ReleaseId) -> Result<(), Failure> {
     disarm(helper);
     for record in all_records(root)?.into_iter().filter(|record| record.release.id != *release) {
         match record.state {
             // Two that are confirmed do no harm: the next confirmation retires both.
             State::Confirmed => save_whole(root, &Record { state: State::Retired, ..record })?,
-            State::Active => settle(root, &record.release.id, &Verdict::PutBack)?,
+            State::Active => settle(root, &record.release.id, &Verdict::PutBack("another release was confirmed".into()))?,
             State::Uploading | State::Uploaded | State::Building | State::Sealed | State::Retired | State::Failed | State::Bad => {}
         }
     }
@@ -202,16 +222,10 @@ pub fn put_back(
     }
     // Only now: a release that is still recorded as active has its successor activated again by recovery.
     settle(root, release, verdict)?;
-    if let Some(record) = records.iter().find(|record| Some(&record.release.id) == target.as_ref() && record.state == State::Retired) {
-        save(root, &Record { state: State::Confirmed, ..record.clone() })?;
-    }
     disarm(helper);
     recover::drop_intent(root)?;
-    let detail = match verdict {
-        Verdict::Bad(reason) => Some(reason.clone()),
-        Verdict::PutBack => None,
-    };
-    let _ = note(root, lock, "reverted", target.as_ref(), Some(release), detail);
+    let (Verdict::Bad(reason) | Verdict::PutBack(reason)) = verdict;
+    let _ = note(root, lock, "reverted", target.as_ref(), Some(release), Some(reason.clone()));
     Ok(Activated { from: Some(release.clone()), to: target, outcome, activation_ms: millis(began), check_ms: 0 })
 }
 
@@ -268,7 +282,7 @@ fn activate_again(
 pub fn settle(root: &Root, release: &ReleaseId, verdict: &Verdict) -> Result<(), Failure> {
     match verdict {
         Verdict::Bad(reason) => mark(root, release, State::Bad, Some(reason)),
-        Verdict::PutBack => {
+        Verdict::PutBack(_) => {
             let held_once = read_record(root, release)?.is_some_and(|record| record.confirmed.is_some());
             mark(root, release, if held_once { State::Retired } else { State::Sealed }, None)
         }
@@ -295,12 +309,12 @@ pub fn note(
     from: Option<&ReleaseId>,
     detail: Option<String>,
 ) -> Result<(), Failure> {
-    append(root, event(lock, what, release, from, detail), true)
+    append(root, lock, event(lock, what, release, from, detail), true)
 }
 
 /// Appends to the host's history what another event follows soon: that one makes both durable.
 pub fn note_begun(root: &Root, lock: &Lock, what: &str, release: &ReleaseId, from: Option<&ReleaseId>) -> Result<(), Failure> {
-    append(root, event(lock, what, Some(release), from, None), false)
+    append(root, lock, event(lock, what, Some(release), from, None), false)
 }
 
 fn event(lock: &Lock, what: &str, release: Option<&ReleaseId>, from: Option<&ReleaseId>, detail: Option<String>) -> JournalEvent {
@@ -317,7 +331,8 @@ fn event(lock: &Lock, what: &str, release: Option<&ReleaseId>, from: Option<&Rel
     }
 }
 
-fn append(root: &Root, event: JournalEvent, durable: bool) -> Result<(), Failure> {
+fn append(root: &Root, lock: &Lock, event: JournalEvent, durable: bool) -> Result<(), Failure> {
+    let _alone = hold(&lock.journal);
     journal::append(root, event, durable).map_err(|error| failure::io("write", layout::JOURNAL, &error))
 }
 
@@ -406,9 +421,9 @@ fn recordable(exec: &Exec, helper: &Helper) -> Command {
 }
 
 /// Appends a line in Capistrano's format to the log that people and other tools read.
-fn log_revision(root: &Root, lock: &Lock, record: &Record, again: bool) -> io::Result<()> {
+fn log_revision(root: &Root, by: &str, record: &Record, again: bool) -> io::Result<()> {
     let shown = |text: &str| Shown(text.as_bytes()).to_string();
-    let (by, id) = (shown(&lock.run.by), &record.release.id);
+    let (by, id) = (shown(by), &record.release.id);
     let line = if again {
         format!("{by} rolled back to release {id}\n")
     } else {
@@ -426,6 +441,21 @@ mod tests {
 
     fn id(text: &str) -> ReleaseId {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn events_that_are_noted_at_once_are_one_history() {
+        let directory = tempfile::tempdir().unwrap();
+        let root = Root::open(directory.path().to_str().unwrap()).unwrap();
+        let run = crate::op::RunInfo { run: "r".into(), by: "ada".into(), what: "deploying".into(), since: 0 };
+        let lock = crate::lock::acquire(&root, &run).unwrap().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..50).for_each(|_| note_begun(&root, &lock, "built", &id("b"), None).unwrap()));
+            }
+        });
+        let sequences: Vec<u64> = journal::read(&root).unwrap().iter().map(|event| event.sequence).collect();
+        assert_eq!(sequences, (1..=200).collect::<Vec<u64>>());
     }
 
     #[test]

@@ -76,7 +76,7 @@ pub fn answer(helper: &Helper, request: &Request, op: Op) -> Result<Answer, Fail
     }
     match op {
         Op::Facts => Ok(Answer::Facts(Box::new(facts::read(helper)))),
-        Op::Lock(run) => take_lock(helper, &run).map(Answer::Locked),
+        Op::Lock(run) => take_lock(helper, request, &run).map(Answer::Locked),
         Op::Unlock => unlock(helper).map(|()| Answer::Done),
         Op::Setup(wanted) => set_up(helper, &wanted),
         Op::Begin(begin) => {
@@ -103,10 +103,11 @@ pub fn answer(helper: &Helper, request: &Request, op: Op) -> Result<Answer, Fail
         Op::Fail { release, reason } => fail(helper, &release, &reason).map(|()| Answer::Done),
         Op::Activate(op) => activate::activate(helper, &*helper.locked()?, &op, request).map(Answer::Activated),
         Op::Confirm { release } => activate::confirm(helper, &*helper.locked()?, &release).map(|()| Answer::Done),
-        Op::Revert { release, reason } => {
+        Op::Revert { release, reason, bad } => {
+            let verdict = if bad { Verdict::Bad(reason) } else { Verdict::PutBack(reason) };
             let lock = helper.locked()?;
             let mut output = Output::to(request);
-            activate::put_back(helper, &helper.root()?, &lock, &release, &Verdict::Bad(reason), &mut output).map(Answer::Activated)
+            activate::put_back(helper, &helper.root()?, &lock, &release, &verdict, &mut output).map(Answer::Activated)
         }
         Op::Prune { keep, only } => prune(helper, keep, only.as_ref()),
         Op::Exec(exec) => {
@@ -132,7 +133,7 @@ fn stopped(_: Closed) -> Failure {
     failure::new(Code::Stopped, "stopped while it was sent")
 }
 
-fn take_lock(helper: &Helper, run: &RunInfo) -> Result<Locked, Failure> {
+fn take_lock(helper: &Helper, request: &Request, run: &RunInfo) -> Result<Locked, Failure> {
     if let Some(lock) = hold(&helper.lock).as_ref() {
         return if lock.run.run == run.run {
             Ok(Locked::Yes { epoch: lock.epoch, recovered: Vec::new() })
@@ -147,7 +148,7 @@ fn take_lock(helper: &Helper, run: &RunInfo) -> Result<Locked, Failure> {
     };
     // What recovery runs again carries this run's name, so the lock has to be in its place first.
     *hold(&helper.lock) = Some(Arc::clone(&lock));
-    match recover::run(helper, &root, &lock) {
+    match recover::run(helper, &root, &lock, request) {
         Ok(recovered) => Ok(Locked::Yes { epoch: lock.epoch, recovered }),
         Err(failure) => {
             *hold(&helper.lock) = None;

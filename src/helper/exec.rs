@@ -5,16 +5,16 @@ mod command;
 mod output;
 
 use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command as Process, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 pub use command::argv;
 pub use output::Output;
@@ -23,7 +23,7 @@ use command::{environment, hint, isolated, oom_kills, startable, sudo_failure, u
 
 use crate::failure;
 use crate::fs::Dir;
-use crate::op::{Code, End, Exec, Exited, Failure};
+use crate::op::{End, Exec, Exited, Failure};
 use crate::pipe::hold;
 use crate::process::{self, Children, Ending, TICK};
 use crate::release::{ReleaseId, layout};
@@ -35,6 +35,10 @@ use crate::wire::{FrameKind, GRACE_MS};
 const AFTER_LEADER: Duration = Duration::from_secs(1);
 /// How often a command that waits for the peer's credit looks at its clock.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// How long a small program of the system may take to answer, and how much it may say.
+const ASKED: Duration = Duration::from_secs(5);
+const ANSWER: usize = 1024 * 1024;
 
 /// Marks the processes of a build, so that a later helper finds those that a dead one left. The whole path, because two roots may
 /// have a release of one name.
@@ -73,6 +77,8 @@ pub fn run(job: &Job<'_>, output: &mut Output<'_>) -> Result<Exited, Failure> {
     let oom_before = oom_kills();
     let (out, out_writer) = pipe().map_err(|error| unstartable(&argv, &error))?;
     let (err, err_writer) = pipe().map_err(|error| unstartable(&argv, &error))?;
+    // Before the start: without it nobody would see the end of what runs.
+    let wake = pipe().map_err(|error| unstartable(&argv, &error))?;
     let mut process = program("/proc/self/exe");
     process
         .args(["isolate", &format!("{:o}", job.exec.umask & 0o777), if isolated { "blocked" } else { "host" }])
@@ -91,7 +97,7 @@ pub fn run(job: &Job<'_>, output: &mut Output<'_>) -> Result<Exited, Failure> {
     // The command's own copies of the writers went with it; ours would keep the pipes open for ever.
     drop(process);
     let mark = job.mark();
-    let mut running = Running { job, leader: Leader::watch(child)?, mark, out: Some(out), err: Some(err), began, heard: began };
+    let mut running = Running { job, leader: Leader::watch(child, wake), mark, out: Some(out), err: Some(err), began, heard: began };
     let (end, leftovers) = running.follow(output);
     job.children.ended(running.leader.pid);
     output.finish();
@@ -233,17 +239,16 @@ struct Leader {
 }
 
 impl Leader {
-    fn watch(mut child: Child) -> Result<Self, Failure> {
+    fn watch(mut child: Child, (wake, waker): (OwnedFd, OwnedFd)) -> Self {
         let pid = child.id().cast_signed();
         let status = Arc::new(Mutex::new(None));
-        let (wake, waker) = pipe().map_err(|error| failure::new(Code::Io, format!("cannot watch a command: {error}")))?;
         let seen = Arc::clone(&status);
         thread::spawn(move || {
             let status = child.wait().unwrap_or_else(|_| ExitStatus::from_raw(255 << 8));
             *hold(&seen) = Some((status, Instant::now()));
             drop(waker);
         });
-        Ok(Self { pid, status, wake })
+        Self { pid, status, wake }
     }
 
     fn ended(&self) -> Option<(ExitStatus, Instant)> {
@@ -269,16 +274,95 @@ pub fn program(path: impl AsRef<OsStr>) -> Process {
     Process::new(path)
 }
 
-/// Runs a small program of the system and reads what it prints. None if it fails in any way.
+/// Runs a small program of the system and reads what it prints. None if it fails in any way, or takes longer than anybody waits: a
+/// name service that hangs must not hang the helper.
 pub fn ask(children: &Children, argv: &[&str]) -> Option<Vec<u8>> {
+    ask_within(children, argv, ASKED)
+}
+
+fn ask_within(children: &Children, argv: &[&str], limit: Duration) -> Option<Vec<u8>> {
+    let until = Instant::now() + limit;
     let mut process = program(argv.first()?);
     let environment = [("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"), ("LANG", "C.UTF-8")];
     process.args(argv.get(1..)?).env_clear().envs(environment).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    // A group of its own, so that what it started ends with it.
+    process.process_group(0);
     let mut child = children.spawn(&mut process).ok()?;
     let pid = child.id().cast_signed();
-    let mut bytes = Vec::new();
-    let read = child.stdout.take().map(|out| File::from(OwnedFd::from(out)).take(1024 * 1024).read_to_end(&mut bytes));
-    let status = child.wait();
+    let end = || Pid::from_raw(pid).map(|group| kill_process_group(group, Signal::KILL));
+    let answer = child.stdout.take().and_then(|out| read_until(&out, until));
+    if answer.is_none() {
+        let _ = end();
+    }
+    let status = ended_by(&mut child, until);
+    if status.is_none() {
+        let _ = end();
+    }
     children.ended(pid);
-    (matches!(read, Some(Ok(_))) && status.is_ok_and(|status| status.success())).then_some(bytes)
+    answer.filter(|_| status.is_some_and(|status| status.success()))
+}
+
+/// Reads a pipe to its end. None if that does not come in time, or only after more than any answer is.
+fn read_until(out: impl AsFd, until: Instant) -> Option<Vec<u8>> {
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+    while bytes.len() < ANSWER {
+        let left = until.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: i64::try_from(left.as_secs()).ok()?, tv_nsec: i64::from(left.subsec_nanos()) };
+        match poll(&mut [PollFd::new(&out, PollFlags::IN)], Some(&timeout)) {
+            Ok(0) => return None,
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return None,
+        }
+        match rustix::io::read(&out, &mut buffer) {
+            Ok(0) => return Some(bytes),
+            Ok(count) => bytes.extend_from_slice(&buffer[..count]),
+            Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// Waits for a process that has closed its output: it ends at once, or hangs.
+fn ended_by(child: &mut Child, until: Instant) -> Option<ExitStatus> {
+    loop {
+        match child.try_wait() {
+            Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(1)),
+            Ok(status) => return status,
+            Err(_) => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_of_the_system_that_hangs_is_ended_with_what_it_started() {
+        let directory = tempfile::tempdir().unwrap();
+        let pids = directory.path().join("pids");
+        let children = Children::default();
+        let began = Instant::now();
+        for (text, limit) in [("echo $$; exec sleep 600", 300), ("exec >&-; sleep 600", 300), ("sleep 600 & echo $! >>$0", 300)] {
+            let argv = ["/bin/sh", "-c", &format!("echo $$ >>$0; {text}"), pids.to_str().unwrap()];
+            assert_eq!(ask_within(&children, &argv, Duration::from_millis(limit)), None, "{text}");
+        }
+        assert!(began.elapsed() < Duration::from_secs(60));
+        let pids = String::from_utf8(Dir::open_absolute(directory.path().to_str().unwrap()).unwrap().read("pids", 100).unwrap()).unwrap();
+        assert_eq!(pids.lines().count(), 4);
+        for pid in pids.lines() {
+            let gone = || {
+                let stat = String::from_utf8(process::read(&format!("/proc/{pid}/stat")).unwrap_or_default()).unwrap();
+                stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
+            };
+            while !gone() {
+                assert!(began.elapsed() < Duration::from_secs(60), "{pid} is there");
+                thread::sleep(TICK);
+            }
+        }
+        assert_eq!(ask(&children, &["echo", "well"]).as_deref(), Some(&b"well\n"[..]));
+        assert_eq!(ask(&children, &["false"]), None);
+    }
 }

@@ -68,6 +68,10 @@ pub fn append(root: &Root, mut event: JournalEvent, durable: bool) -> io::Result
 
 /// Tells whether what follows the last event is no more than the beginning of another: what a crash leaves.
 fn is_torn(rest: &[u8]) -> bool {
+    // The length of a file may reach the disk before its content does.
+    if rest.iter().all(|byte| *byte == 0) {
+        return true;
+    }
     let Some((header, rest)) = rest.split_first_chunk::<HEADER>() else { return true };
     let [l0, l1, l2, l3, ..] = *header;
     usize::try_from(u32::from_le_bytes([l0, l1, l2, l3])).is_ok_and(|length| length <= LONGEST && rest.len() < length)
@@ -152,6 +156,18 @@ mod tests {
             assert_eq!(names(&root), [(1, "one".into())], "cut at {cut}");
             append(&root, event("three"), true).unwrap();
             assert_eq!(names(&root), [(1, "one".into()), (2, "three".into())], "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn an_end_of_zeros_is_torn_and_not_damaged() {
+        let (_directory, root) = root();
+        append(&root, event("one"), true).unwrap();
+        let whole = root.dir.read(layout::JOURNAL, LIMIT).unwrap();
+        for zeros in [1, HEADER, HEADER + 1, 4096] {
+            root.dir.replace(layout::JOURNAL, &[&whole[..], &vec![0; zeros]].concat(), 0o600).unwrap();
+            append(&root, event("two"), true).unwrap();
+            assert_eq!(names(&root), [(1, "one".into()), (2, "two".into())], "{zeros}");
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Mutex;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -25,6 +26,10 @@ pub struct Lock {
     _file: File,
     pub epoch: u64,
     pub run: RunInfo,
+    /// What a dead run left and that cannot be taken away, for people.
+    pub stays: Option<String>,
+    /// Held while the history grows: a build runs beside other changes of the host.
+    pub journal: Mutex<()>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -44,7 +49,11 @@ pub fn acquire(root: &Root, run: &RunInfo) -> Result<Result<Lock, Locked>, Failu
     let file = open(root)?;
     for attempt in 0..TRIES {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return raise_epoch(root, file, run).map(Ok),
+            Ok(()) => {
+                // First of all: on a full disk nothing else makes room for what is written next.
+                let stays = sweep(root);
+                return raise_epoch(root, file, run).map(|lock| Ok(Lock { stays, ..lock }));
+            }
             Err(Errno::WOULDBLOCK | Errno::INTR) if attempt + 1 < TRIES => std::thread::sleep(BETWEEN),
             Err(Errno::WOULDBLOCK | Errno::INTR) => break,
             Err(error) => return Err(failure::io("lock", layout::LOCK, &error.into())),
@@ -66,8 +75,8 @@ pub fn wait(root: &Root, epoch: u64, run: &RunInfo) -> Result<Option<Lock>, Fail
     if read_epoch(root)? != epoch {
         return Ok(None);
     }
-    write_holder(root, run)?;
-    Ok(Some(Lock { _file: file, epoch, run: run.clone() }))
+    write_holder(root, run);
+    Ok(Some(Lock { _file: file, epoch, run: run.clone(), stays: None, journal: Mutex::default() }))
 }
 
 /// Lets the lock go.
@@ -126,8 +135,8 @@ fn raise_epoch(root: &Root, file: File, run: &RunInfo) -> Result<Lock, Failure> 
     let text = format!("{epoch}\n");
     // Whoever could still act under an older epoch ends with this boot, so it need not survive it; but it must stay readable.
     root.dir.replace_whole(layout::EPOCH, text.as_bytes(), 0o600).map_err(|error| failure::io("write", layout::EPOCH, &error))?;
-    write_holder(root, run)?;
-    Ok(Lock { _file: file, epoch, run: run.clone() })
+    write_holder(root, run);
+    Ok(Lock { _file: file, epoch, run: run.clone(), stays: None, journal: Mutex::default() })
 }
 
 /// Reads the epoch of the last run that had the lock.
@@ -146,10 +155,24 @@ pub fn read_epoch(root: &Root) -> Result<u64, Failure> {
     }
 }
 
-fn write_holder(root: &Root, run: &RunInfo) -> Result<(), Failure> {
+/// Says who the holder is. Best effort: it is for people, and a full disk must not keep a host from being put back.
+fn write_holder(root: &Root, run: &RunInfo) {
     let text = serde_json::to_vec(&Holder { run: run.clone(), pid: std::process::id() });
     let written = text.map_err(io::Error::from).and_then(|text| root.dir.replace_unsynced(layout::HOLDER, &text, 0o600));
-    written.map_err(|error| failure::io("write", layout::HOLDER, &error))
+    if written.is_err() {
+        // The one before would be believed if its pid were in use again.
+        let _ = root.dir.unlink(layout::HOLDER);
+    }
+}
+
+/// Takes away what a dead run was writing aside, and what it was removing. Only the holder of the lock writes there. Says what stays
+/// and why: files of another user, which whatever serves a release may have made there.
+fn sweep(root: &Root) -> Option<String> {
+    let swept =
+        [layout::TEMPORARY, layout::TRASH].map(|path| root.dir.open_dir(path).and_then(|dir| dir.empty()).map_err(|error| (path, error)));
+    let (path, error) = swept.into_iter().find_map(Result::err)?;
+    let path = format!("{}/{path}", root.path);
+    Some(format!("`{path}` holds what cannot be removed: {}; as root: `find {path} -mindepth 1 -delete`", failure::cause(&error)))
 }
 
 /// Reads who holds the lock, as far as the text is of a process that lives.

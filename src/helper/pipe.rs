@@ -215,6 +215,10 @@ impl Request {
 
     /// Takes a part of the request's input.
     pub fn receive(&self, payload: Vec<u8>) -> Result<(), Overrun> {
+        // It costs no credit, so there may be any number of them.
+        if payload.is_empty() {
+            return Ok(());
+        }
         let mut flow = hold(&self.flow);
         flow.outstanding += payload.len() as u64;
         if flow.outstanding > WINDOW {
@@ -358,6 +362,13 @@ mod tests {
         let piece = vec![0; frame::MAX_PAYLOAD];
         let taken = (0..1000).take_while(|_| request.receive(piece.clone()).is_ok()).count();
         assert_eq!(taken as u64, WINDOW / frame::MAX_PAYLOAD as u64);
+    }
+
+    #[test]
+    fn frames_without_content_are_not_kept() {
+        let request = request();
+        (0..1000).for_each(|_| request.receive(Vec::new()).unwrap());
+        assert!(hold(&request.flow).input.is_empty());
     }
 
     #[test]

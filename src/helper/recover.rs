@@ -10,6 +10,7 @@ use crate::exec::{self, Output};
 use crate::helper::Helper;
 use crate::lock::Lock;
 use crate::op::{Current, Failure};
+use crate::pipe::Request;
 use crate::release::{FORMAT, Record, ReleaseId, State, layout};
 use crate::root::Root;
 use crate::{current, facts, failure, records};
@@ -149,18 +150,19 @@ pub fn boot_ms() -> u64 {
     u64::try_from(now.tv_sec).unwrap_or(0) * 1000 + u64::try_from(now.tv_nsec).unwrap_or(0) / 1_000_000
 }
 
-/// Reads the host's state, decides, and does it. Says what was done, a line each.
-pub fn run(helper: &Helper, root: &Root, lock: &Lock) -> Result<Vec<String>, Failure> {
-    sweep(root)?;
+/// Reads the host's state, decides, and does it. Says what was done, a line each. A stop of the request ends it: what was not done is
+/// left to the next.
+pub fn run(helper: &Helper, root: &Root, lock: &Lock, request: &Request) -> Result<Vec<String>, Failure> {
     let read = |what: &'static str| move |error: io::Error| failure::io("read", what, &error);
     let records = records::records(root).map_err(read(layout::RECORDS))?;
     let intent = read_intent(root).map_err(|error| unreadable(root, &error))?;
     let now_live = current::read(root).map_err(read(layout::CURRENT))?;
     let now = Now { run: lock.run.run.clone(), boot_id: facts::boot_id(), boot_ms: boot_ms() };
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> = lock.stays.iter().cloned().collect();
     for action in decide(&now_live, &records, intent.as_ref(), &now) {
-        match carry_out(helper, root, lock, &action, intent.as_ref()) {
+        match carry_out(helper, root, lock, &action, intent.as_ref(), request) {
             Ok(line) => lines.push(line),
+            Err(failure) if request.is_stopped() => return Err(failure),
             // The others still have to be done, and a host that cannot be put back must be told of, not locked out of.
             Err(failure) => lines.push(format!("unresolved: {failure}")),
         }
@@ -168,8 +170,16 @@ pub fn run(helper: &Helper, root: &Root, lock: &Lock) -> Result<Vec<String>, Fai
     Ok(lines)
 }
 
-fn carry_out(helper: &Helper, root: &Root, lock: &Lock, action: &Action, intent: Option<&Intent>) -> Result<String, Failure> {
+fn carry_out(
+    helper: &Helper,
+    root: &Root,
+    lock: &Lock,
+    action: &Action,
+    intent: Option<&Intent>,
+    request: &Request,
+) -> Result<String, Failure> {
     let reason = |expired: bool| if expired { "it was not confirmed in time" } else { "the run that activated it ended" };
+    let verdict = |expired: bool| if expired { Verdict::Bad(reason(true).into()) } else { Verdict::PutBack(reason(false).into()) };
     match action {
         Action::Fail { release } => {
             let (ended, _) = exec::end_builds(root, release)?;
@@ -179,12 +189,13 @@ fn carry_out(helper: &Helper, root: &Root, lock: &Lock, action: &Action, intent:
             Ok(format!("`{release}` was left unfinished by a dead run{also}"))
         }
         Action::FinishConfirm { release } => {
-            activate::finish_confirm(helper, root, lock, release)?;
+            let by = intent.map_or(lock.run.by.as_str(), |intent| &intent.by);
+            activate::confirm_recorded(helper, root, lock, release, by)?;
             Ok(format!("`{release}` was confirmed; the rest of that is done"))
         }
         Action::Revert { release, expired } => {
-            let verdict = if *expired { Verdict::Bad(reason(true).into()) } else { Verdict::PutBack };
-            let back = activate::put_back(helper, root, lock, release, &verdict, &mut Output::default())?;
+            let verdict = verdict(*expired);
+            let back = activate::put_back(helper, root, lock, release, &verdict, &mut Output::unheard(request))?;
             let to = back.to.map_or_else(|| "nothing".to_owned(), |id| format!("`{id}`"));
             let activation = match back.outcome {
                 crate::op::ActivationOutcome::Well { .. } => "",
@@ -194,7 +205,7 @@ fn carry_out(helper: &Helper, root: &Root, lock: &Lock, action: &Action, intent:
             Ok(format!("`{release}` was put back to {to}: {}{activation}", reason(*expired)))
         }
         Action::Settle { release, expired } => {
-            let verdict = if *expired { Verdict::Bad(reason(true).into()) } else { Verdict::PutBack };
+            let verdict = verdict(*expired);
             activate::settle(root, release, &verdict)?;
             Ok(format!("`{release}` is no longer live, and its record says so now"))
         }
@@ -208,17 +219,6 @@ fn carry_out(helper: &Helper, root: &Root, lock: &Lock, action: &Action, intent:
             Ok("an activation that had not switched anything is forgotten".into())
         }
     }
-}
-
-/// Takes away what a dead run was writing aside, and what it was removing. Only the holder of the lock writes there.
-fn sweep(root: &Root) -> Result<(), Failure> {
-    let swept = root.dir.open_dir(layout::TEMPORARY).and_then(|aside| {
-        for name in aside.names()? {
-            root.dir.remove_tree([layout::TEMPORARY.as_bytes(), b"/", &name].concat())?;
-        }
-        root.dir.empty_trash()
-    });
-    swept.map_err(|error| failure::io("empty", layout::TEMPORARY, &error))
 }
 
 /// Makes the intent of an activation.

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use crate::fs::{Dir, FileKind};
-use crate::release::{ReleaseId, layout};
+use crate::release::layout;
 
 /// Directories that nobody but the login user may read.
 const PRIVATE: [&str; 7] =
@@ -63,24 +63,6 @@ impl Root {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
-    }
-
-    /// Reads which release `current` leads to, whether by the relative link of ours or an absolute one of another tool's.
-    pub fn live(&self) -> io::Result<Option<ReleaseId>> {
-        let target = match self.dir.stat(layout::CURRENT) {
-            Ok(stat) if stat.kind == FileKind::Link => self.dir.read_link(layout::CURRENT)?,
-            Ok(_) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error),
-        };
-        let mut relative = target.as_slice();
-        for root in [self.path.trim_end_matches('/').as_bytes(), &self.real_path()?] {
-            if let Some(rest) = target.strip_prefix(root).and_then(|rest| rest.strip_prefix(b"/")) {
-                relative = rest;
-            }
-        }
-        let name = relative.strip_prefix(layout::RELEASES.as_bytes()).and_then(|rest| rest.strip_prefix(b"/"));
-        Ok(name.and_then(|name| std::str::from_utf8(name.strip_suffix(b"/").unwrap_or(name)).ok()?.parse().ok()))
     }
 
     /// Finds the root's path without links, as `/proc` shows it of other processes.

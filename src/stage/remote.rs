@@ -156,9 +156,9 @@ pub async fn confirm(host: &Host, release: &ReleaseId) -> Result<(), RemoteError
     Ok(())
 }
 
-/// Puts back what was live before `release`, and restarts it.
-pub async fn revert(host: &Host, release: &ReleaseId, reason: &str, events: &Events) -> Result<Activated, RemoteError> {
-    let op = Op::Revert { release: release.clone(), reason: reason.to_owned() };
+/// Puts back what was live before `release`, and restarts it. One that is `bad` is never chosen again by itself.
+pub async fn revert(host: &Host, release: &ReleaseId, reason: &str, bad: bool, events: &Events) -> Result<Activated, RemoteError> {
+    let op = Op::Revert { release: release.clone(), reason: reason.to_owned(), bad };
     let (answer, tail) = follow(host, op, Step::Revert, events).await?;
     match answer {
         Answer::Activated(activated) => match activated.outcome {

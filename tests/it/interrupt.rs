@@ -243,7 +243,7 @@ fn a_signal_to_a_rollback_that_connects_or_waits_ends_it_at_once_and_nothing_is_
 
 #[test]
 fn a_signal_between_waves_lets_the_hosts_at_work_finish_and_puts_back_what_was_switched() {
-    let (stage, one, _) = served(&HOSTS, "waves = [\"1\", \"100%\"]\n");
+    let (stage, one, two) = served(&HOSTS, "waves = [\"1\", \"100%\"]\n");
     stage.mark("slow-restart", true);
     let mut run = Running::start(&stage.world, &DEPLOY);
     run.until_lines("restarting", 1);
@@ -254,7 +254,25 @@ fn a_signal_between_waves_lets_the_hosts_at_work_finish_and_puts_back_what_was_s
     stage.serves("one\n");
     assert_eq!(restarts(&stage, "app1"), 3, "its own restart, the new one, and the one that follows putting back");
     assert_eq!(restarts(&stage, "app2"), 1);
+    // Nothing is known against the release, so the same command goes on with it.
+    let prepared = HOSTS.map(|host| stage.world.release_of(host, &two));
+    assert_eq!(HOSTS.map(|host| state_of(stage.world.root(host), &two)), ["retired", "sealed", "sealed"]);
     stage.settles("two\n");
+    assert_eq!(HOSTS.map(|host| stage.world.live(host)), prepared);
+}
+
+#[test]
+fn a_release_that_failed_its_check_anywhere_is_built_anew_wherever_it_was_live() {
+    let (stage, _, two) = served(&HOSTS[..2], "waves = [\"1\", \"100%\"]\n");
+    let sick = format!("sick-app2-{}", short(&two));
+    stage.mark(&sick, true);
+    Running::start(&stage.world, &DEPLOY).end().exits(13);
+    stage.serves("one\n");
+    let failed = HOSTS[..2].iter().map(|host| stage.world.release_of(host, &two)).collect::<Vec<_>>();
+    assert!(HOSTS[..2].iter().all(|host| state_of(stage.world.root(host), &two) == "bad"));
+    stage.mark(&sick, false);
+    stage.settles("two\n");
+    assert!(HOSTS[..2].iter().zip(&failed).all(|(host, failed)| stage.world.live(host) != *failed));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use crate::event::{Event, Status, Step};
 use crate::exit::Exit;
 use crate::fleet::{self, Done, Tally, each};
 use crate::host::Host;
+use crate::release::ReleaseId;
 use crate::rollout::{self, AfterWave, Amount};
 use crate::stage::remote::{self, Recipe, RemoteError};
 
@@ -148,8 +149,10 @@ impl Deploy<'_> {
             None => "the run was interrupted".to_owned(),
         };
         let tally = Tally::new(self.events, switched.len());
+        let tried: Vec<(&str, &ReleaseId)> = switched.iter().map(|member| (member.host.name(), &member.release)).collect();
         let results = each(switched.iter(), usize::MAX >> 4, |member| {
-            let work = remote::revert(&member.host, &member.release, &reason, self.events);
+            let bad = is_bad((member.host.name(), &member.release), &tried, &failures);
+            let work = remote::revert(&member.host, &member.release, &reason, bad, self.events);
             tally.step(member.host.name(), Step::Revert, work, |result| Done {
                 detail: Some(match result {
                     Ok(activated) => {
@@ -181,6 +184,29 @@ impl Deploy<'_> {
         let next = self.look_at(&failures);
         Ended { exit, error: Some(error), live, ok: 0, failed: failures.len(), summary: format!("{first} {state}."), next }
     }
+}
+
+/// Tells whether a release that is put back on a host is never to be chosen again by itself: it did not hold there, or the same release
+/// was tried on another host and did not hold. That a run was interrupted, or that another host was lost, is nothing against it.
+fn is_bad(here: (&str, &ReleaseId), tried: &[(&str, &ReleaseId)], failures: &[HostFailure]) -> bool {
+    let (host, release) = here;
+    failures.iter().any(|failure| match failure.step {
+        Step::Activate | Step::Check if failure.host == host => true,
+        Step::Activate | Step::Check => !failure.lost && tried.contains(&(failure.host.as_str(), release)),
+        Step::Confirm => failure.host == host,
+        Step::Mirror
+        | Step::Resolve
+        | Step::Export
+        | Step::Connect
+        | Step::Lock
+        | Step::Push
+        | Step::Link
+        | Step::Build
+        | Step::Revert
+        | Step::Prune
+        | Step::Setup
+        | Step::Run => false,
+    })
 }
 
 fn describe_check(environment: &Environment, tries: u32) -> String {

@@ -16,6 +16,8 @@ const HEAD: usize = 512;
 #[derive(Default)]
 pub struct Output<'a> {
     stream: Option<&'a Request>,
+    /// The request whose stop ends the command, where none hears what it says.
+    stopper: Option<&'a Request>,
     log: Option<Box<dyn Write + 'a>>,
     pub(super) log_error: Option<io::Error>,
     pub(super) total: u64,
@@ -35,13 +37,18 @@ impl<'a> Output<'a> {
         Self { log: Some(Box::new(log)), ..Self::to(request) }
     }
 
+    /// To nobody; a stop of the request still ends the command.
+    pub fn unheard(request: &'a Request) -> Self {
+        Self { stopper: Some(request), ..Self::default() }
+    }
+
     /// Adds a line of our own to what the command says.
     pub fn say(&mut self, line: &str) {
         self.pass(FrameKind::DataErr, format!("{line}\n").as_bytes());
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        self.stream.is_some_and(Request::is_stopped)
+        self.stream.or(self.stopper).is_some_and(Request::is_stopped)
     }
 
     pub(super) fn room(&self, wait: Duration) -> u64 {

@@ -43,12 +43,6 @@ impl Dir {
             }
         }
     }
-
-    /// Removes `rel` and everything beneath it, through the trash. Asked of the host root.
-    pub fn remove_tree(&self, rel: impl AsRef<[u8]>) -> io::Result<()> {
-        self.trash(rel)?;
-        self.empty_trash()
-    }
 }
 
 fn move_to(dir: impl rustix::fd::AsFd, name: &[u8], trash: &Dir) -> io::Result<()> {
@@ -76,9 +70,12 @@ fn remove(dir: &Dir, name: &[u8], trash: &Dir, depth: usize) -> io::Result<()> {
     }
     open_up(dir, name)?;
     let inner = dir.open_dir(name)?;
+    let mut first = Ok(());
     for name in inner.names()? {
-        remove(&inner, &name, trash, depth + 1)?;
+        // One file that somebody else owns does not keep the space of all the others.
+        first = first.and(remove(&inner, &name, trash, depth + 1));
     }
+    first?;
     Ok(rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?)
 }
 

@@ -6,17 +6,18 @@ use std::io;
 use super::{failure, is_absent, write_record};
 use crate::fs::Dir;
 use crate::op::{Code, Failure};
-use crate::records;
 use crate::release::{Record, ReleaseId, State, layout};
 use crate::root::Root;
+use crate::{current, records};
 
 /// More than any map of a process's memory takes.
 const MAPS_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// Removes all but the `keep` newest good releases, or the release named. Gives those removed and those kept.
 pub fn prune(root: &Root, keep: u32, only: Option<&ReleaseId>) -> Result<(Vec<ReleaseId>, Vec<ReleaseId>), Failure> {
-    let records = records::records(root).map_err(|error| failure::io("read", layout::RECORDS, &error))?;
-    let live = root.live().map_err(|error| failure::io("read", layout::CURRENT, &error))?;
+    let records = all_records(root)?;
+    // What cannot be told to be a release may lead into one.
+    let live = current::release(root)?;
     let previous = records.iter().find(|record| Some(&record.release.id) == live.as_ref()).and_then(|record| record.previous.clone());
     let chosen: Vec<&Record> = match only {
         Some(id) => vec![named(&records, id, live.as_ref(), previous.as_ref())?],
@@ -41,6 +42,15 @@ pub fn prune(root: &Root, keep: u32, only: Option<&ReleaseId>) -> Result<(Vec<Re
     let _ = root.dir.empty_trash();
     let kept = records.into_iter().map(|record| record.release.id).filter(|id| !removed.contains(id)).collect();
     Ok((removed, kept))
+}
+
+/// Reads the records, if all can be read: one that cannot may be of what is live, and say what a rollback goes to.
+fn all_records(root: &Root) -> Result<Vec<Record>, Failure> {
+    let scan = records::scan(root).map_err(|error| failure::io("read", layout::RECORDS, &error))?;
+    let Some((name, why)) = scan.unreadable.first() else { return Ok(scan.records) };
+    let path = format!("{}/{}/{name}", root.path, layout::RECORDS);
+    let message = format!("nothing is pruned: `{path}` cannot be read, and may tell what must stay: {why}");
+    Err(failure::hinted(Code::Refused, message, format!("if nothing needs that release, remove its record: `rm {path}`")))
 }
 
 fn named<'a>(records: &'a [Record], id: &ReleaseId, live: Option<&ReleaseId>, previous: Option<&ReleaseId>) -> Result<&'a Record, Failure> {

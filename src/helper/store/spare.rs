@@ -93,6 +93,8 @@ pub fn prepare(root: &Root) -> Result<(), Failure> {
     let give_up = || looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK) && lock::holder(root).is_some();
     let filling = Filling { root, release: &live, dir: &dir, copier: Copier::default(), give_up: &give_up };
     filling.copy_from_releases(&mut stored, &[Source { release: live.clone(), sealed: true }])?;
+    // After a loss of power a file may look as it did and hold nothing, and its looks are all that is asked of it later.
+    spare.sync_file_system().map_err(failed)?;
     std::thread::sleep(SETTLE);
     stored.save_to(root, layout::SPARE_MANIFEST)
 }
@@ -125,15 +127,29 @@ pub fn take(root: &Root, release: &ReleaseId, fresh: Dir, stored: &mut Stored) -
     Ok((dir, reused))
 }
 
-/// Moves the spare. From then on only what it held is known, and it is nobody else's.
+/// Moves the spare. From then on only what it held is known, and it is nobody else's. One that is of no use gives its space back at
+/// once.
 fn claim(root: &Root, release: &ReleaseId, fresh: &Dir) -> Option<Stored> {
     let _held = hold(root)?;
-    let spare = stored::load_from(root, layout::SPARE_MANIFEST).ok()?;
     let tree = format!("{}/{TREE}", layout::SPARE);
-    // What is made below `releases` may belong to another group, or have other access lists, than what was made here.
-    let alike = root.dir.open_dir(&tree).ok()?.heritage().ok()? == fresh.heritage().ok()?;
-    root.dir.unlink(layout::SPARE_MANIFEST).ok()?;
-    if alike { root.dir.rename(&tree, layout::release(release)).ok().map(|()| spare) } else { None }
+    let spare = usable(root, &tree, fresh);
+    let moved = root.dir.unlink(layout::SPARE_MANIFEST).and_then(|()| match &spare {
+        Some(_) => root.dir.rename(&tree, layout::release(release)),
+        None => Err(io::ErrorKind::NotFound.into()),
+    });
+    if moved.is_err() {
+        // Best effort: what is still there is replaced by the next spare.
+        let _ = root.dir.trash(&tree).and_then(|()| root.dir.empty_trash());
+    }
+    spare.filter(|_| moved.is_ok())
+}
+
+/// Reads the spare, if it can become a release. What is made below `releases` may belong to another group, or have other access lists,
+/// than what was made here.
+fn usable(root: &Root, tree: &str, fresh: &Dir) -> Option<Stored> {
+    let spare = stored::load_from(root, layout::SPARE_MANIFEST).ok()?;
+    let alike = root.dir.open_dir(tree).ok()?.heritage().ok()? == fresh.heritage().ok()?;
+    alike.then_some(spare)
 }
 
 /// Takes the right to make the spare or to use it. None while somebody else has it.

@@ -263,8 +263,7 @@ fn a_confirmed_deploy_retires_the_one_before_and_is_told_to_capistrano_and_the_j
         "Branch master (at {commit}) deployed as release a by ada@laptop\nBranch master (at {commit}) deployed as release b by ada@laptop\nada@laptop rolled back to release a\n"
     );
     assert_eq!(log, expected);
-    let Answer::Journal { events } = client.well(Op::Journal { last: 2 }) else { panic!("no journal") };
-    assert_eq!(events.iter().map(|event| event.what.as_str()).collect::<Vec<_>>(), ["activated", "confirmed"]);
+    assert!(history(&root).ends_with(&["activated".to_owned(), "confirmed".to_owned()]));
 }
 
 #[test]
@@ -280,7 +279,7 @@ fn a_failed_check_leaves_the_switch_and_a_revert_puts_back_link_and_service() {
     assert!(matches!(activated.outcome, ActivationOutcome::CheckFailed { tries: 3, .. }), "{activated:?}");
     assert!(String::from_utf8(ended.out).unwrap().contains("sick"));
     assert_eq!((live(&root).as_deref(), client.read_facts().unresolved), (Some("releases/b"), Some(id("b"))));
-    let Answer::Activated(back) = client.well(Op::Revert { release: id("b"), reason: "check failed".into() }) else { panic!() };
+    let Answer::Activated(back) = client.well(Op::Revert { release: id("b"), reason: "check failed".into(), bad: true }) else { panic!() };
     assert_eq!((back.from, back.to), (Some(id("b")), Some(id("a"))));
     assert_eq!(live(&root).as_deref(), Some("releases/a"));
     assert_eq!(restarts(&root), "a b a");
@@ -291,12 +290,30 @@ fn a_failed_check_leaves_the_switch_and_a_revert_puts_back_link_and_service() {
 }
 
 #[test]
+fn a_release_that_is_put_back_for_another_s_sake_stays_what_it_was() {
+    let (_directory, root) = root();
+    let (mut client, _) = Client::locked(&root, "run1");
+    client.deployed("a", "run1", None);
+    client.deployed("b", "run1", Some("a"));
+    // A rollback that fails on another host, and then a first activation that a signal ends.
+    client.activate(Activate { rollback: true, ..activation("a", Some("b")) });
+    client.well(Op::Revert { release: id("a"), reason: "the rollback failed".into(), bad: false });
+    assert_eq!((client.record("a").state, client.record("b").state), (State::Retired, State::Confirmed));
+    client.sealed("c", "run1");
+    client.activate(activation("c", Some("b")));
+    client.well(Op::Revert { release: id("c"), reason: "interrupted".into(), bad: false });
+    assert_eq!((client.record("c").state, live(&root).as_deref()), (State::Sealed, Some("releases/b")));
+    let again = client.activate(activation("c", Some("b")));
+    assert!(matches!(again.outcome, ActivationOutcome::Well { .. }), "{again:?}");
+}
+
+#[test]
 fn a_first_deploy_that_is_reverted_leaves_no_current() {
     let (_directory, root) = root();
     let (mut client, _) = Client::locked(&root, "run1");
     client.sealed("a", "run1");
     client.activate(activation("a", None));
-    let Answer::Activated(back) = client.well(Op::Revert { release: id("a"), reason: "no".into() }) else { panic!() };
+    let Answer::Activated(back) = client.well(Op::Revert { release: id("a"), reason: "no".into(), bad: true }) else { panic!() };
     assert_eq!(back.to, None);
     assert!(fs::symlink_metadata(root.join("current")).is_err());
     assert_eq!(restarts(&root), "a");
@@ -328,7 +345,7 @@ fn an_absolute_link_of_capistrano_is_adopted_and_put_back() {
     assert_eq!(client.read_facts().foreign, ["20261123061200"]);
     client.sealed("b", "run1");
     client.activate(activation("b", Some("20261123061200")));
-    client.well(Op::Revert { release: id("b"), reason: "no".into() });
+    client.well(Op::Revert { release: id("b"), reason: "no".into(), bad: true });
     assert_eq!((live(&root).as_deref(), restarts(&root).as_str()), (Some("releases/20261123061200"), "b b"));
 }
 
@@ -357,6 +374,69 @@ fn a_helper_killed_between_switch_and_confirm_is_put_back_at_the_next_lock() {
     next.well(Op::Unlock);
     let (_, again) = Client::locked(&root, "run3");
     assert_eq!(again, Vec::<String>::new());
+}
+
+#[test]
+fn a_confirmation_that_recovery_finishes_is_told_like_any_other() {
+    let (_directory, root) = root();
+    let (mut client, _) = Client::locked(&root, "run1");
+    client.sealed("a", "run1");
+    client.activate(activation("a", None));
+    client.kill();
+    let record = root.join(".deployer/rel/a.json");
+    let confirmed = fs::read_to_string(&record).unwrap().replace("\"active\"", "\"confirmed\"");
+    fs::write(&record, confirmed.replace("\"confirmed\": null", "\"confirmed\": 1")).unwrap();
+    let (mut client, recovered) = Client::locked(&root, "run2");
+    assert!(recovered[0].contains("`a` was confirmed"), "{recovered:?}");
+    let log = fs::read_to_string(root.join("revisions.log")).unwrap();
+    assert!(log.starts_with("Branch master (at ") && log.ends_with(" deployed as release a by ada@laptop\n"), "{log}");
+    assert_eq!(history(&root).last().unwrap(), "confirmed");
+    assert_eq!((client.record("a").state, client.read_facts().unresolved), (State::Confirmed, None));
+}
+
+#[test]
+fn there_is_no_spare_where_it_cannot_be_made_durable() {
+    if !kill::has_strace() {
+        return;
+    }
+    for (inject, is_made) in [("syncfs:error=EIO", false), ("syncfs:delay_enter=1", true)] {
+        let (_directory, root) = root();
+        let (mut client, _) = Client::locked(&root, "run1");
+        client.deployed("a", "run1", None);
+        client.well(Op::Unlock);
+        let mut strace = Process::new("strace");
+        strace.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={inject}"), HELPER, "spare"]).arg(&root);
+        assert_eq!(strace.status().unwrap().success(), is_made);
+        assert_eq!(root.join(".deployer/spare/manifest").exists(), is_made);
+    }
+}
+
+#[test]
+fn a_stop_ends_a_recovery_that_hangs_and_the_next_lock_does_the_rest() {
+    let (_directory, root) = root();
+    let (mut client, _) = Client::locked(&root, "run1");
+    client.sealed("a", "run1");
+    let hanging =
+        shell("echo a >> ../../restarts; [ ! -e ../../hang ] || { echo $$ > ../../pid; mv ../../pid ../../hanging; exec sleep 600; }");
+    let command = Some(Exec { directory: Some("releases/a".into()), ..hanging });
+    client.activate(Activate { command, ..activation("a", None) });
+    client.well(Op::Confirm { release: id("a") });
+    client.sealed("b", "run1");
+    client.activate(activation("b", Some("a")));
+    client.kill();
+    fs::write(root.join("hang"), "").unwrap();
+    let mut client = Client::start(&root);
+    let info = RunInfo { run: "run2".into(), by: "a".into(), what: "w".into(), since: 0 };
+    let request = client.request(Op::Lock(info));
+    until("the activation of the recovery", || root.join("hanging").exists());
+    client.send(&ToHelper::Stop { id: request });
+    assert_eq!(client.answer(request).result.unwrap_err().code, Code::Stopped);
+    assert!(!lives(&fs::read_to_string(root.join("hanging")).unwrap()));
+    fs::remove_file(root.join("hang")).unwrap();
+    let (mut next, recovered) = Client::locked(&root, "run3");
+    assert!(recovered.iter().any(|line| line.contains("put back to `a`")), "{recovered:?}");
+    assert_eq!((live(&root).as_deref(), restarts(&root).as_str()), (Some("releases/a"), "a b a a"));
+    assert_eq!(next.read_facts().unresolved, None);
 }
 
 #[test]
@@ -473,6 +553,96 @@ fn what_the_user_may_not_do_is_told_as_commands_for_root() {
     assert_eq!((told.changed.as_slice(), told.missing_files.as_slice()), (&[][..], &["etc/x".to_owned()][..]));
     assert!(client.ask(Op::Lock(RunInfo { run: "r".into(), by: "a".into(), what: "w".into(), since: 0 })).result.is_err());
     fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn what_another_user_left_in_a_removed_release_is_told_and_keeps_nobody_from_the_host() {
+    let (directory, root) = root();
+    assert_eq!(fs::metadata(&root).unwrap().uid(), 0, "this test gives files to other users");
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    std::os::unix::fs::chown(&root, Some(65534), Some(65534)).unwrap();
+    let nobody = || {
+        let mut other = Process::new("setpriv");
+        other.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", HELPER]);
+        other
+    };
+    assert!(matches!(Client::start_under(nobody(), &root).lock("run1"), Locked::Yes { .. }));
+    let trashed = root.join(".deployer/trash/x");
+    fs::create_dir_all(trashed.join("__pycache__")).unwrap();
+    for file in ["__pycache__/root.pyc", "own"] {
+        fs::write(trashed.join(file), "x").unwrap();
+    }
+    std::os::unix::fs::chown(&trashed, Some(65534), Some(65534)).unwrap();
+    fs::write(root.join(".deployer/tmp/left"), "x").unwrap();
+    let mut client = Client::start_under(nobody(), &root);
+    let Locked::Yes { recovered, .. } = client.lock("run2") else { panic!("no lock") };
+    assert_eq!(recovered.len(), 1, "{recovered:?}");
+    assert!(recovered[0].contains(".deployer/trash` holds what cannot be removed"), "{recovered:?}");
+    assert!(!root.join(".deployer/tmp/left").exists() && !trashed.join("own").exists());
+    assert!(trashed.join("__pycache__/root.pyc").exists());
+}
+
+/// A root on a small file system of its own, in a namespace that lives as long as this.
+struct Small(std::process::Child, std::path::PathBuf);
+
+impl Small {
+    fn new(root: &std::path::Path) -> Option<Self> {
+        if !Process::new("unshare").args(["-Urm", "true"]).output().is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: no user namespace with mounts is allowed here");
+            return None;
+        }
+        let mut keeper = Process::new("unshare");
+        keeper.args(["-Urm", "sh", "-c", "mount -t tmpfs -o size=1m none \"$0\" && echo ready && read end"]).arg(root);
+        let mut child = keeper.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0; 6]).unwrap();
+        let inside = std::path::PathBuf::from(format!("/proc/{}/root{}", child.id(), root.display()));
+        Some(Self(child, inside))
+    }
+
+    fn client(&self, root: &std::path::Path) -> Client {
+        let mut inside = Process::new("nsenter");
+        inside.args(["-t", &self.0.id().to_string(), "-U", "-m", "--preserve-credentials", HELPER]);
+        Client::start_under(inside, root)
+    }
+
+    fn fill(&self) {
+        let mut file = fs::File::create(self.1.join("fill")).unwrap();
+        while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+        assert!(fs::write(self.1.join("more"), "x").is_err(), "the disk is not full");
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn on_a_full_disk_what_dead_runs_left_makes_room_for_the_lock() {
+    let (_directory, root) = root();
+    let Some(small) = Small::new(&root) else { return };
+    drop(small.client(&root).lock("run1"));
+    fs::write(small.1.join(".deployer/tmp/left"), vec![1; 65536]).unwrap();
+    small.fill();
+    let mut client = small.client(&root);
+    assert!(matches!(client.lock("run2"), Locked::Yes { epoch: 2, .. }));
+}
+
+#[test]
+fn a_full_disk_does_not_keep_the_dead_man_from_putting_back() {
+    let (_directory, root) = root();
+    let Some(small) = Small::new(&root) else { return };
+    let mut client = small.client(&root);
+    assert!(matches!(client.lock("run1"), Locked::Yes { .. }));
+    client.deployed("a", "run1", None);
+    client.sealed("b", "run1");
+    client.activate(Activate { confirm_within_ms: 500, command: None, ..activation("b", Some("a")) });
+    small.fill();
+    assert_eq!(live(&small.1).as_deref(), Some("releases/b"));
+    client.kill();
+    until("the dead man's turn", || live(&small.1).as_deref() == Some("releases/a"));
 }
 
 #[test]

@@ -48,6 +48,44 @@ fn one_release_is_removed_by_name_but_never_the_live_one_or_its_rollback_target(
 }
 
 #[test]
+fn a_current_that_leads_to_a_release_in_an_unusual_way_protects_it_or_stops_the_pruning() {
+    let host = Host::new();
+    retire(&host, &["r1", "r2", "r3"]);
+    host.set("r2", |record| record.previous = Some(id("r1")));
+    let current = host.path("current");
+    symlink("./releases/r2/", &current).unwrap();
+    for name in ["r2", "r1"] {
+        assert_eq!(prune(&host.root, 5, Some(&id(name))).unwrap_err().code, Code::Refused, "{name}");
+    }
+    assert_eq!(prune(&host.root, 0, None).unwrap().0, [id("r3")]);
+    symlink("releases/r2", host.path("stage")).unwrap();
+    for target in ["releases/r2/public", "stage"] {
+        std::fs::remove_file(&current).unwrap();
+        symlink(target, &current).unwrap();
+        assert_eq!(prune(&host.root, 0, None).unwrap_err().code, Code::Refused, "{target}");
+    }
+    std::fs::remove_file(&current).unwrap();
+    std::fs::create_dir(&current).unwrap();
+    assert_eq!(prune(&host.root, 0, Some(&id("r1"))).unwrap_err().code, Code::CurrentIsDirectory);
+    assert_eq!(host.names("releases"), ["r1", "r2"]);
+}
+
+#[test]
+fn nothing_is_pruned_beside_a_record_that_cannot_be_read() {
+    let host = Host::new();
+    retire(&host, &["r1", "r2", "r3"]);
+    host.root.dir.replace_link(b"releases/r3", "current").unwrap();
+    host.set("r3", |record| record.previous = Some(id("r1")));
+    std::fs::write(host.path(".deployer/rel/r3.json"), "{ torn").unwrap();
+    for only in [None, Some(id("r1"))] {
+        let refused = prune(&host.root, 0, only.as_ref()).unwrap_err();
+        assert_eq!(refused.code, Code::Refused);
+        assert!(refused.message.contains("rel/r3.json"), "{}", refused.message);
+    }
+    assert_eq!(host.names("releases"), ["r1", "r2", "r3"]);
+}
+
+#[test]
 fn a_release_that_a_process_runs_in_is_not_pruned_until_it_ends() {
     let host = Host::new();
     retire(&host, &["r1", "r2", "r3"]);

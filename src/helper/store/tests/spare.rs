@@ -90,6 +90,8 @@ fn a_spare_that_would_give_files_to_another_group_is_not_used() {
     let spare = inode(&host, ".deployer/spare/tree/a");
     host.deploy("r2", &tree);
     assert_ne!(inode(&host, "releases/r2/a"), spare);
+    assert_eq!(host.names(layout::SPARE), [""; 0]);
+    assert_eq!(host.names(layout::TRASH), [""; 0]);
     assert_eq!(host.path("releases/r2").metadata().unwrap().mode() & 0o2000, 0o2000);
 }
 

@@ -361,6 +361,19 @@ pub fn live(root: &Path) -> Option<String> {
     Some(std::fs::read_link(root.join("current")).ok()?.to_str().unwrap().to_owned())
 }
 
+/// What happened, as the journal on the disk tells.
+pub fn history(root: &Path) -> Vec<String> {
+    let bytes = std::fs::read(root.join(".deployer/journal")).unwrap();
+    let (mut rest, mut what) = (&bytes[..], Vec::new());
+    while let Some((header, frames)) = rest.split_first_chunk::<8>() {
+        let (json, others) = frames.split_at(u32::from_le_bytes(header[..4].try_into().unwrap()) as usize);
+        let line: serde_json::Value = serde_json::from_slice(json).unwrap();
+        what.push(line["event"]["what"].as_str().unwrap().to_owned());
+        rest = others;
+    }
+    what
+}
+
 pub fn restarts(root: &Path) -> String {
     std::fs::read_to_string(root.join("restarts")).unwrap_or_default().replace('\n', " ").trim().to_owned()
 }

@@ -99,7 +99,7 @@ fn kill_everywhere(needed: &[&str], prepare: &dyn Fn(&Path), work: &dyn Fn(&mut 
     assert_eq!(kills.keys().copied().collect::<BTreeSet<_>>(), made, "every call that is made was killed at");
 }
 
-fn has_strace() -> bool {
+pub fn has_strace() -> bool {
     let is_here = Process::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status().is_ok_and(|status| status.success());
     if !is_here {
         eprintln!("skipped: there is no `strace` that may trace");
@@ -162,13 +162,13 @@ fn a_helper_killed_at_any_change_of_a_revert_leaves_the_old_or_the_new_release_a
     };
     let work = |client: &mut Client| {
         client.lock("run2");
-        client.well(Op::Revert { release: id("b"), reason: "a later wave failed".into() });
+        client.well(Op::Revert { release: id("b"), reason: "a later wave failed".into(), bad: true });
         client.well(Op::Unlock);
     };
     let check = |next: &mut Client, at: &str| {
         let root = next.root.clone();
         if live(&root).as_deref() == Some("releases/b") {
-            next.well(Op::Revert { release: id("b"), reason: "again".into() });
+            next.well(Op::Revert { release: id("b"), reason: "again".into(), bad: true });
         }
         assert_eq!(live(&root).as_deref(), Some("releases/a"), "{at}");
         assert!(matches!(state(next, "b"), State::Bad | State::Retired), "{at}");
