@@ -4,7 +4,7 @@ use crate::cli::{self, Common};
 use crate::command::print;
 use crate::command::scene::{self, Directories};
 use crate::error::Error;
-use crate::event::Step;
+use crate::event::{Step, Timed};
 use crate::exit::Exit;
 use crate::report::logs::{self, Wanted};
 use crate::report::{RunStore, StoredRun};
@@ -15,8 +15,11 @@ pub fn logs(common: &Common, args: &cli::Logs) -> Result<Exit, Error> {
     if args.list {
         return Ok(list(common, &state));
     }
+    if !common.roles.is_empty() {
+        return Err(Error::new(Exit::Usage, "no-roles", "a stored run knows hosts and no roles").hint("name the hosts: `-H 'app*'`"));
+    }
     let step = args.step.as_deref().map(step).transpose()?;
-    let wanted = Wanted { hosts: common.hosts.clone(), step, bare: false };
+    let wanted = Wanted { hosts: common.hosts.clone(), step };
     let run = match &args.run {
         Some(run) => run.clone(),
         None => last_run(common, &state, &wanted)?,
@@ -24,8 +27,9 @@ pub fn logs(common: &Common, args: &cli::Logs) -> Result<Exit, Error> {
     let events = RunStore::read(&state, &run).map_err(|error| {
         Error::new(Exit::Usage, "no-such-run", format!("the run `{run}` cannot be shown")).caused_by(error).hint("deployer logs --list")
     })?;
+    check_hosts(&events, &run, &common.hosts)?;
     if common.json {
-        return Ok(print(&events.iter().map(crate::report::json::line).collect::<String>()));
+        return Ok(print(&logs::only(&events, &wanted).into_iter().map(crate::report::json::line).collect::<String>()));
     }
     let text = logs::text(&events, &wanted, common.display().stdout());
     if text.is_empty() {
@@ -33,6 +37,19 @@ pub fn logs(common: &Common, args: &cli::Logs) -> Result<Exit, Error> {
         eprint(&format!("run {run} has no output{of}\n"));
     }
     Ok(print(&text))
+}
+
+/// Refuses a pattern that names no host of the run: silence would look like a host without output.
+fn check_hosts(events: &[Timed], run: &str, patterns: &[String]) -> Result<(), Error> {
+    let hosts = logs::hosts(events);
+    for pattern in patterns.iter().flat_map(|text| crate::config::split(text)) {
+        let name = pattern.trim_start_matches('!').to_owned();
+        if logs::pick(hosts, std::slice::from_ref(&name)).is_empty() {
+            return Err(Error::new(Exit::Usage, "no-such-hosts", format!("`{name}` names no host of run {run}"))
+                .hint(format!("its hosts are {}", crate::config::ranges::fold(hosts))));
+        }
+    }
+    Ok(())
 }
 
 fn eprint(text: &str) {
@@ -54,14 +71,13 @@ fn last_run(common: &Common, state: &std::path::Path, wanted: &Wanted) -> Result
 }
 
 fn list(common: &Common, state: &std::path::Path) -> Exit {
-    let runs = RunStore::runs(state);
+    let of = |run: &StoredRun| common.env.as_ref().is_none_or(|env| run.meta.env == *env);
+    let runs: Vec<StoredRun> = RunStore::runs(state).into_iter().filter(of).collect();
     if common.json {
         let metas: Vec<_> = runs.iter().map(|run| &run.meta).collect();
         return print(&format!("{}\n", serde_json::to_string(&metas).unwrap_or_default()));
     }
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
-    print(&logs::list(&runs, now, common.display().stdout()))
+    print(&logs::list(&runs, scene::now(), common.display().stdout()))
 }
 
 fn step(name: &str) -> Result<Step, Error> {

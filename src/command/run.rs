@@ -216,7 +216,13 @@ fn ended(scene: &Scene, connected: &Connected, ran: &[Ran]) -> Ended {
     let error = match exit {
         Exit::Ok => None,
         Exit::RemoteCommand => Some(Error::new(exit, "remote-command", format!("the command failed on `{}`", ranges::fold(&failed)))),
-        _ => Some(outcome::unreachable(connected, String::new())),
+        _ => {
+            let names: Vec<String> = unreachable.iter().map(|(target, _)| target.name.clone()).collect();
+            let evidence = unreachable.iter().map(|(target, why)| format!("{} | {why}", target.name)).collect();
+            // Of no host's step: what the others printed is a result, and this stands at its end.
+            let (what, hosts) = (format!("`{}` cannot be reached", ranges::fold(&names)), Vec::new());
+            Some(Error { what, hosts, evidence, ..outcome::unreachable(connected, String::new()) })
+        }
     };
     let error = error.map(|error| error.state(outcome::serving(&scene.environment.name, "runs", &fleet::live(hosts))));
     Ended { exit, error, live: fleet::live(hosts), ok, failed: failed.len() + unreachable.len(), summary, next: Vec::new() }

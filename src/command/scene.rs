@@ -67,7 +67,7 @@ impl Scene {
         let hosts = last_run_hosts(&common.hosts, &directories.state, &environment)?;
         insist(common, &mut environment);
         config::select(&mut environment, &hosts, &common.roles)?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
+        let now = now();
         let stamp = stamp(now);
         let run = format!("{stamp}-{}", random_hex(3)?);
         Ok(Self { environment, directories, run, actor: actor(), stamp, now, began })
@@ -310,10 +310,16 @@ pub fn values(environment: &Environment, host: &Host, release: &str, rev: &str, 
     }
 }
 
+/// Seconds since 1970, by this machine's clock.
+#[must_use]
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
+}
+
 /// Writes how long ago a moment was: `3 min ago`.
 #[must_use]
 pub fn ago(then: i64) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0));
+    let now = now();
     format!("{} ago", figures::age(now.saturating_sub(then)))
 }
 

@@ -17,8 +17,6 @@ pub struct Wanted {
     /// Patterns of hosts as `-H` takes them, without roles and labels, which no run remembers; none is all hosts.
     pub hosts: Vec<String>,
     pub step: Option<Step>,
-    /// Leaves the `host| ` before each line away, for one host.
-    pub bare: bool,
 }
 
 /// Writes the output that `wanted` asks for: host by host, step by step, in the order in which it came.
@@ -32,10 +30,10 @@ pub fn text(events: &[Timed], wanted: &Wanted, paper: Paper) -> String {
     for timed in events {
         match &timed.event {
             Event::Output { host, step, line, .. } if asked(host, *step) => {
-                let prefix = if wanted.bare { String::new() } else { format!("{}| ", names.short(host)) };
+                let prefix = format!("{}| ", names.short(host));
                 logs.entry((host, *step)).or_default().push(paper.safe(&format!("{prefix}{line}")));
             }
-            Event::HostStep { host, step, status, secs, exit, detail, .. } if asked(host, *step) && !wanted.bare => {
+            Event::HostStep { host, step, status, secs, exit, detail, .. } if asked(host, *step) => {
                 // A step without output is told only when it is asked for, or failed.
                 let spoke = logs.contains_key(&(host.as_str(), *step)) || wanted.step.is_some() || *status == Status::Failed;
                 if spoke {
@@ -57,6 +55,19 @@ pub fn is_there(events: &[Timed], wanted: &Wanted) -> bool {
         Event::Output { host, step, .. } | Event::HostStep { host, step, status: Status::Failed, .. } => wanted.asks(&picked, host, *step),
         _ => false,
     })
+}
+
+/// The events of a run that are of a wanted host and step, and those of the run itself.
+#[must_use]
+pub fn only<'a>(events: &'a [Timed], wanted: &Wanted) -> Vec<&'a Timed> {
+    let picked = pick(hosts(events), &wanted.hosts);
+    let is_wanted = |timed: &&Timed| match &timed.event {
+        Event::Output { host, step, .. } | Event::HostStep { host, step, .. } | Event::Progress { host, step, .. } => {
+            wanted.asks(&picked, host, *step)
+        }
+        _ => true,
+    };
+    events.iter().filter(is_wanted).collect()
 }
 
 impl Wanted {
@@ -158,7 +169,9 @@ pub fn list(runs: &[StoredRun], now: i64, paper: Paper) -> String {
     table(&rows, 2).into_iter().map(|row| row + "\n").collect()
 }
 
-fn hosts(events: &[Timed]) -> &[String] {
+/// The hosts of a run.
+#[must_use]
+pub fn hosts(events: &[Timed]) -> &[String] {
     let hosts = events.iter().find_map(|timed| match &timed.event {
         Event::RunStarted { hosts, .. } => Some(hosts.as_slice()),
         _ => None,

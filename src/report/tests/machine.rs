@@ -55,13 +55,11 @@ fn a_line_of_the_stream_has_the_public_form() {
 #[test]
 fn logs_are_one_host_and_one_step_when_asked() {
     let events = recorded::broken_build().events;
-    let wanted = Wanted { hosts: vec!["app07".into()], step: Some(Step::Build), bare: false };
+    let wanted = Wanted { hosts: vec!["app07".into()], step: Some(Step::Build) };
     let log = text(&events, &wanted, Paper::PLAIN);
     assert_eq!(log.lines().count(), 416);
     assert!(log.lines().all(|line| line.starts_with("app07| ") || line == "✗ app07 build failed after 58.3s (exit 1)"));
     assert_eq!(text(&events, &Wanted { hosts: vec!["app07.example.net".into()], ..wanted }, Paper::PLAIN), log);
-    let bare = Wanted { hosts: vec!["app01".into()], step: None, bare: true };
-    assert_eq!(text(&events, &bare, Paper::PLAIN), "Installing django.\n");
 }
 
 #[test]
