@@ -1,7 +1,7 @@
 //! What can be asked of a host, and what it answers: plain data, shared by both ends of the pipe.
 //!
-//! An `Op` is sent with an id. Some ops use the byte stream of that id: `Begin` and `Content` read one, `Manifest` and `Log`
-//! write one, `Exec` and `Build` write their command's output. An op ends with exactly one `Answer` or `Failure`.
+//! An `Op` is sent with an id. Some ops use the byte stream of that id: `Begin` and `Content` read one, `Manifest`
+//! writes one, `Exec` and `Build` write their command's output. An op ends with exactly one `Answer` or `Failure`.
 
 use serde::{Deserialize, Serialize};
 
@@ -51,12 +51,8 @@ pub enum Op {
     Exec(Exec),
     /// Send a release's manifest on the stream, zstd-compressed. Answer: `Done`.
     Manifest { release: ReleaseId },
-    /// Send a stored step log on the stream. Answer: `Done`.
-    Log { release: ReleaseId, step: String },
     /// Compare a release's files with its manifest, to the byte. Answer: `Verified`.
     Verify { release: ReleaseId },
-    /// Read the journal, newest last. Answer: `Journal`.
-    Journal { last: u32 },
     /// Look at paths on the host without changing anything. Answer: `Probed`, in the same order.
     Probe { paths: Vec<String> },
 }
@@ -170,7 +166,6 @@ pub struct Activate {
     pub check: Option<Check>,
     /// Milliseconds after which a host that was not confirmed puts itself back; 0 is never.
     pub confirm_within_ms: u64,
-    pub durable: bool,
     /// A return to an older release: `previous` stays what it was, so that a second rollback goes further back, never forward.
     pub rollback: bool,
 }
@@ -212,7 +207,6 @@ pub enum Answer {
     Activated(Activated),
     Pruned { removed: Vec<ReleaseId>, kept: Vec<ReleaseId> },
     Verified { differences: Vec<Difference>, files: u64 },
-    Journal { events: Vec<JournalEvent> },
     Probed { paths: Vec<PathState> },
 }
 
@@ -348,8 +342,6 @@ pub struct Facts {
     pub epoch: u64,
     /// An activation that was begun and neither confirmed nor put back.
     pub unresolved: Option<ReleaseId>,
-    /// Whether a network namespace can be made by this user. Only the answer to `Op::Facts` knows; a greeting says no.
-    pub namespaces: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -401,22 +393,6 @@ pub enum DifferenceKind {
     LinkTarget,
     Type,
     Extra,
-}
-
-/// One line of a host's history.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JournalEvent {
-    pub sequence: u64,
-    /// Seconds since 1970 on the host's clock.
-    pub at: i64,
-    pub epoch: u64,
-    pub run: String,
-    pub by: String,
-    /// `deploy-started`, `activated`, `confirmed`, `reverted`, `pruned` …
-    pub what: String,
-    pub release: Option<ReleaseId>,
-    pub from: Option<ReleaseId>,
-    pub detail: Option<String>,
 }
 
 /// What a path on a host is, to the user that asks.

@@ -1,6 +1,6 @@
 //! From an op to the function that does it: what needs the lock, what may run beside others, what writes a stream.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
@@ -15,7 +15,7 @@ use crate::pipe::{Closed, Request, hold};
 use crate::release::{Record, ReleaseId, State, layout};
 use crate::root::Root;
 use crate::wire::{FrameKind, GRACE_MS};
-use crate::{facts, failure, journal, probe, process, records, recover, setup, store, user};
+use crate::{facts, failure, probe, process, records, recover, setup, store, user};
 
 /// The step under whose name a build's output is kept.
 const BUILD: &str = "build";
@@ -25,14 +25,7 @@ const UNLOCK_PATIENCE: Duration = Duration::from_millis(GRACE_MS + 3000);
 /// Whether an op must wait for the others that change the host. A build takes long, and changes only its own release.
 pub fn changes_the_host(op: &Op) -> bool {
     match op {
-        Op::Facts
-        | Op::Build { .. }
-        | Op::Exec(_)
-        | Op::Manifest { .. }
-        | Op::Log { .. }
-        | Op::Verify { .. }
-        | Op::Journal { .. }
-        | Op::Probe { .. } => false,
+        Op::Facts | Op::Build { .. } | Op::Exec(_) | Op::Manifest { .. } | Op::Verify { .. } | Op::Probe { .. } => false,
         Op::Lock(_)
         | Op::Unlock
         | Op::Setup(_)
@@ -51,7 +44,7 @@ pub fn changes_the_host(op: &Op) -> bool {
 /// Whether an op's stream carries something to the controller.
 pub fn writes_a_stream(op: &Op) -> bool {
     match op {
-        Op::Build { .. } | Op::Exec(_) | Op::Activate(_) | Op::Revert { .. } | Op::Manifest { .. } | Op::Log { .. } => true,
+        Op::Build { .. } | Op::Exec(_) | Op::Activate(_) | Op::Revert { .. } | Op::Manifest { .. } => true,
         Op::Facts
         | Op::Lock(_)
         | Op::Unlock
@@ -64,7 +57,6 @@ pub fn writes_a_stream(op: &Op) -> bool {
         | Op::Confirm { .. }
         | Op::Prune { .. }
         | Op::Verify { .. }
-        | Op::Journal { .. }
         | Op::Probe { .. } => false,
     }
 }
@@ -119,12 +111,10 @@ pub fn answer(helper: &Helper, request: &Request, op: Op) -> Result<Answer, Fail
             request.send(FrameKind::Data, &bytes).map_err(stopped)?;
             Ok(Answer::Done)
         }
-        Op::Log { release, step } => send_log(helper, request, &release, &step).map(|()| Answer::Done),
         Op::Verify { release } => {
             let (differences, files) = store::verify(&helper.root()?, &release)?;
             Ok(Answer::Verified { differences, files })
         }
-        Op::Journal { last } => read_journal(helper, last),
         Op::Probe { paths } => Ok(Answer::Probed { paths: paths.iter().map(|path| probe::look(&helper.root_path, path)).collect() }),
     }
 }
@@ -248,27 +238,4 @@ fn open_log(root: &Root, release: &ReleaseId, path: &str) -> io::Result<std::fs:
 
 fn write(root: &Root, record: &Record) -> Result<(), Failure> {
     records::write(root, record).map_err(|error| failure::io("write", layout::record(&record.release.id), &error))
-}
-
-fn send_log(helper: &Helper, request: &Request, release: &ReleaseId, step: &str) -> Result<(), Failure> {
-    if step.is_empty() || step.len() > 40 || !step.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
-        return Err(failure::new(Code::Refused, "the name of a step is of lower-case letters and `-`"));
-    }
-    let path = layout::log(release, step);
-    let wrong = |error: &io::Error| failure::io("read", &path, error);
-    let mut file = helper.root()?.dir.open_file(&path).map_err(|error| wrong(&error))?;
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        match file.read(&mut buffer).map_err(|error| wrong(&error))? {
-            0 => return Ok(()),
-            count => request.send(FrameKind::Data, &buffer[..count]).map_err(stopped)?,
-        }
-    }
-}
-
-fn read_journal(helper: &Helper, last: u32) -> Result<Answer, Failure> {
-    let mut events = journal::read(&helper.root()?).map_err(|error| failure::io("read", layout::JOURNAL, &error))?;
-    let most = usize::try_from(last).unwrap_or(usize::MAX);
-    events.drain(..events.len().saturating_sub(most));
-    Ok(Answer::Journal { events })
 }

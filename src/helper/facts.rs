@@ -11,19 +11,10 @@ use crate::records::Scan;
 use crate::release::{Record, ReleaseId, layout};
 use crate::root::Root;
 use crate::tree::path::Shown;
-use crate::{current, isolate, lock, process, records, recover, user};
-
-/// Reads everything but whether there can be namespaces: finding that out costs more than all the rest.
-pub fn greeting(helper: &Helper) -> Facts {
-    gather(helper, isolate::is_known_available())
-}
+use crate::{current, lock, process, records, recover, user};
 
 /// Reads everything.
 pub fn read(helper: &Helper) -> Facts {
-    gather(helper, isolate::is_available(&helper.children))
-}
-
-fn gather(helper: &Helper, namespaces: bool) -> Facts {
     let opened = Root::open(&helper.root_path);
     let epoch = opened.as_ref().ok().and_then(|root| lock::read_epoch(root).ok()).unwrap_or(0);
     let scan = opened.as_ref().ok().and_then(|root| records::scan(root).ok()).unwrap_or_default();
@@ -54,7 +45,6 @@ fn gather(helper: &Helper, namespaces: bool) -> Facts {
         hold: root.as_ref().and_then(lock::hold_record),
         epoch,
         unresolved: root.as_ref().and_then(unresolved),
-        namespaces,
     }
 }
 

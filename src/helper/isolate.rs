@@ -48,11 +48,6 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
 
 static AVAILABLE: OnceLock<bool> = OnceLock::new();
 
-/// Tells whether this user is known to be able to make a network namespace, without trying.
-pub fn is_known_available() -> bool {
-    AVAILABLE.get().copied().unwrap_or(false)
-}
-
 /// Tells whether this user may make a network namespace, by making one in a child; once.
 pub fn is_available(children: &Children) -> bool {
     *AVAILABLE.get_or_init(|| exec::ask(children, &["/proc/self/exe", "isolate", "probe"]).is_some())

@@ -7,8 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use serde::{Deserialize, Serialize};
 
 use crate::fs::stat_of;
-use crate::op::JournalEvent;
-use crate::release::layout;
+use crate::release::{ReleaseId, layout};
 use crate::root::Root;
 
 /// The longest event: a length from the disk is checked against it.
@@ -16,6 +15,22 @@ const LONGEST: usize = 256 * 1024;
 /// The longest journal that is read: hundreds of thousands of events.
 const LIMIT: u64 = 256 * 1024 * 1024;
 const HEADER: usize = 8;
+
+/// One line of a host's history.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalEvent {
+    pub sequence: u64,
+    /// Seconds since 1970 on the host's clock.
+    pub at: i64,
+    pub epoch: u64,
+    pub run: String,
+    pub by: String,
+    /// `deploy-started`, `activated`, `confirmed`, `reverted`, `pruned` …
+    pub what: String,
+    pub release: Option<ReleaseId>,
+    pub from: Option<ReleaseId>,
+    pub detail: Option<String>,
+}
 
 #[derive(Serialize, Deserialize)]
 struct Line<E> {

@@ -56,7 +56,7 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     let writer = Arc::clone(&pipe);
     thread::spawn(move || writer.write_to(stdout));
     let helper = Arc::new(Helper::new((*root).to_owned()));
-    pipe.message(&FromHelper::Hello { version: wire::VERSION, facts: Box::new(facts::greeting(&helper)) });
+    pipe.message(&FromHelper::Hello { version: wire::VERSION, facts: Box::new(facts::read(&helper)) });
     let server = Server::new(helper, pipe);
     let over = server.read(&std::io::stdin());
     server.close(&over)

@@ -100,7 +100,6 @@ fn facts(hostname: &str) -> Facts {
         holder: None,
         hold: None,
         unresolved: None,
-        namespaces: false,
         epoch: 0,
     }
 }
@@ -135,7 +134,7 @@ fn failure() -> Failure {
 }
 
 async fn request(host: &Host, peer: &mut Peer) -> (Call, u32) {
-    let call = host.start(Op::Journal { last: 1 }).await.unwrap();
+    let call = host.start(Op::Probe { paths: Vec::new() }).await.unwrap();
     (call, peer.see_request().await)
 }
 

@@ -132,7 +132,6 @@ pub async fn activate(
         command: command.clone(),
         check,
         confirm_within_ms: millis(environment.confirm_within),
-        durable: recipe.durable,
         rollback,
     });
     let (answer, tail) = follow(host, op, step, events).await?;

@@ -346,15 +346,7 @@ pub fn shell(text: &str) -> Exec {
 pub fn activation(name: &str, expect: Option<&str>) -> Activate {
     let directory = Some(format!("releases/{name}"));
     let command = Exec { directory, ..shell(&format!("echo {name} >> ../../restarts")) };
-    Activate {
-        release: id(name),
-        expect: expect.map(id),
-        command: Some(command),
-        check: None,
-        confirm_within_ms: 0,
-        durable: false,
-        rollback: false,
-    }
+    Activate { release: id(name), expect: expect.map(id), command: Some(command), check: None, confirm_within_ms: 0, rollback: false }
 }
 
 pub fn live(root: &Path) -> Option<String> {
