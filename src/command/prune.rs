@@ -1,5 +1,6 @@
 //! `prune`: remove what retention does not keep, or one release by name.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
 
 use crate::cli::{self, Common};
@@ -31,7 +32,7 @@ pub async fn prune(common: &Common, args: &cli::Prune) -> Result<Exit, Error> {
     // A host removes whole releases: one whose session ends has the others still.
     let ended = match interrupt.until(run(&scene, only, &events)).await {
         Ok(ended) => ended,
-        Err(exit) => scene.interrupted(exit, "what hosts serve did not change; the same command does the rest"),
+        Err(exit) => scene.interrupted(exit, "what hosts serve did not change; the same command does the rest", BTreeMap::new()),
     };
     Ok(scene::finish(&scene, events, reporter, ended))
 }

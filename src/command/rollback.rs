@@ -1,5 +1,6 @@
 //! `rollback`: every host back to one older, confirmed release; a new event in the history.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cli::{self, Common};
@@ -35,7 +36,7 @@ async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events:
     let environment = &scene.environment.name;
     let connected = match interrupt.until(fleet::connect(&scene.environment, events)).await {
         Ok(connected) => connected,
-        Err(exit) => return scene.interrupted(exit, "no host was changed"),
+        Err(exit) => return scene.interrupted(exit, "no host was changed", BTreeMap::new()),
     };
     let hosts = &connected.hosts;
     let still = || outcome::serving(environment, "still runs", &fleet::live(hosts));
@@ -47,7 +48,7 @@ async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events:
                 under_lock(scene, args, hosts, interrupt, events).await
             }
             Ok(Err(error)) => Err(error.state(still())),
-            Err(exit) => Ok(scene.interrupted(exit, still())),
+            Err(exit) => Ok(scene.interrupted(exit, still(), fleet::live(hosts))),
         }
     } else {
         let names: Vec<String> = connected.unreachable.iter().map(|(target, _)| format!("!{}", target.name)).collect();
@@ -87,7 +88,7 @@ async fn under_lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host], interru
     })?;
     let moving: Vec<(&Host, &Return)> = hosts.iter().zip(&returns).filter(|(_, target)| target.to.is_some()).collect();
     if let Some(exit) = interrupt.asked() {
-        return Ok(scene.interrupted(exit, outcome::serving(environment, "still runs", &before)));
+        return Ok(scene.interrupted(exit, outcome::serving(environment, "still runs", &before), before));
     }
     let told = moving.first().map(|(_, target)| *target).or_else(|| returns.first());
     let label = told.map(|target| match (&target.commit, &target.to) {

@@ -1,5 +1,6 @@
 //! `run`: an ad-hoc command on the selected hosts. Output is data: equal output is printed once, under the hosts that gave it.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 
 use crate::cli::{self, Common};
@@ -50,7 +51,9 @@ pub async fn run(common: &Common, args: &cli::Run) -> Result<Exit, Error> {
     let interrupt = Interrupt::listen("Stopping the command on every host. (^C again leaves at once)");
     let connected = match interrupt.until(fleet::connect(&scene.environment, &events)).await {
         Ok(connected) => connected,
-        Err(exit) => return Ok(scene::finish(&scene, events, reporter, scene.interrupted(exit, "the command ran nowhere"))),
+        Err(exit) => {
+            return Ok(scene::finish(&scene, events, reporter, scene.interrupted(exit, "the command ran nowhere", BTreeMap::new())));
+        }
     };
     let tally = Tally::new(&events, connected.hosts.len());
     let stream = args.stream && !common.json;

@@ -96,10 +96,11 @@ impl Scene {
         (events, reporter)
     }
 
-    /// Ends a run that was asked to stop before it changed what hosts serve.
+    /// Ends a run that was asked to stop before it changed what hosts serve, which is `live` as far as it was read.
     #[must_use]
-    pub fn interrupted(&self, exit: Exit, state: impl Into<String>) -> Ended {
-        Ended::by(Error::new(exit, "interrupted", format!("interrupted after {}", figures::duration(self.seconds()))).state(state), 0)
+    pub fn interrupted(&self, exit: Exit, state: impl Into<String>, live: BTreeMap<String, u32>) -> Ended {
+        let error = Error::new(exit, "interrupted", format!("interrupted after {}", figures::duration(self.seconds()))).state(state);
+        Ended { live, ..Ended::by(error, 0) }
     }
 
     #[must_use]

@@ -1,5 +1,7 @@
 //! `setup`: directories, modes, shared paths, the virtual environment. Idempotent; what the login user may not do is printed for root.
 
+use std::collections::BTreeMap;
+
 use crate::cli::{self, Common};
 use crate::command::failure;
 use crate::command::interrupt::Interrupt;
@@ -31,7 +33,7 @@ pub async fn setup(common: &Common, args: &cli::Setup) -> Result<Exit, Error> {
     // A host whose session ends stops what was running and lets its lock go; the next `setup` does the rest.
     let ended = match interrupt.until(run(&scene, args, &events)).await {
         Ok(ended) => ended,
-        Err(exit) => scene.interrupted(exit, "what hosts serve did not change; the same command does the rest"),
+        Err(exit) => scene.interrupted(exit, "what hosts serve did not change; the same command does the rest", BTreeMap::new()),
     };
     Ok(scene::finish(&scene, events, reporter, ended))
 }

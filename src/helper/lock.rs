@@ -52,6 +52,7 @@ pub fn acquire(root: &Root, run: &RunInfo) -> Result<Result<Lock, Locked>, Failu
             Ok(()) => {
                 // First of all: on a full disk nothing else makes room for what is written next.
                 let stays = sweep(root);
+                identify(root)?;
                 return raise_epoch(root, file, run).map(|lock| Ok(Lock { stays, ..lock }));
             }
             Err(Errno::WOULDBLOCK | Errno::INTR) if attempt + 1 < TRIES => std::thread::sleep(BETWEEN),
@@ -60,6 +61,21 @@ pub fn acquire(root: &Root, run: &RunInfo) -> Result<Result<Lock, Locked>, Failu
         }
     }
     Ok(Err(Locked::Busy(holder_text(root).unwrap_or_else(unknown))))
+}
+
+/// Makes the control directory whole outside a run. Where a run is at work, it has done so itself.
+pub fn prepare(root: &Root) -> Result<(), Failure> {
+    root.ensure_control().map_err(|error| failure::io("set up", format!("{}/{}", root.path, layout::CONTROL), &error))?;
+    let file = open(root)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => identify(root),
+        Err(Errno::WOULDBLOCK | Errno::INTR) => Ok(()),
+        Err(error) => Err(failure::io("lock", layout::LOCK, &error.into())),
+    }
+}
+
+fn identify(root: &Root) -> Result<(), Failure> {
+    root.ensure_host_id().map_err(|error| failure::io("write", layout::HOST_ID, &error))
 }
 
 /// Waits for the lock as the dead man of the run that had it in `epoch`. None if another run had it since.

@@ -25,17 +25,18 @@ impl Root {
         Ok(Self { dir: Dir::open_absolute(path)?, path: path.to_owned() })
     }
 
-    /// Makes what is missing of the control directory, `releases`, `shared` and the host's id. Does nothing the second time.
+    /// Makes what is missing of the control directory, `releases` and `shared`. Does nothing the second time.
     pub fn ensure_control(&self) -> io::Result<()> {
         for (paths, mode) in [(&PRIVATE[..], 0o700), (&PUBLIC[..], 0o755)] {
             for path in paths {
                 self.dir.make_dirs(path, mode)?;
             }
         }
-        self.ensure_host_id()
+        Ok(())
     }
 
-    fn ensure_host_id(&self) -> io::Result<()> {
+    /// Gives the host its random id, once. Only for the holder of the lock: two at once would give it two.
+    pub fn ensure_host_id(&self) -> io::Result<()> {
         match self.dir.stat(layout::HOST_ID) {
             Ok(_) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

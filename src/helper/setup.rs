@@ -8,6 +8,7 @@ use crate::facts::existing_parent;
 use crate::failure;
 use crate::fs::{Dir, FileKind};
 use crate::helper::Helper;
+use crate::lock;
 use crate::op::{Code, Failure, SetUpResult, Setup};
 use crate::release::layout;
 use crate::root::Root;
@@ -106,7 +107,7 @@ impl Work<'_> {
             self.shared(root, &format!("{}/{path}", layout::SHARED), if self.group.is_some() { SHARED } else { PLAIN })?;
         }
         if !self.check {
-            root.ensure_control().map_err(|error| failure::io("set up", format!("{}/{}", root.path, layout::CONTROL), &error))?;
+            lock::prepare(root)?;
         }
         self.missing_files(Some(root), setup);
         Ok(())

@@ -232,7 +232,7 @@ boskel → prod · 2 hosts
 
 ✗ app2 · connect · failed after <t>
   hint: is sshd running on `app2` port <port>? set `port` for this host if it listens elsewhere
-  hint: without: deployer deploy -e prod -H '!app2'
+  hint: without: deployer deploy -e prod --rev master -H '!app2'
 
 Not deployed. Nothing was changed; prod still runs nothing on 1/1 host.
 

@@ -106,6 +106,7 @@ boskel → prod · prune · 1 host
 [<t>] ✗ prune  0/1  1 failed: app1
 
 ✗ app1 · prune · failed after <t>
+  state: prod still runs 0b2540c on 1/1 host
   hint: activate another release first
 
 "]],

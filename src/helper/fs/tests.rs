@@ -212,10 +212,11 @@ fn a_pipe_in_place_of_a_file_does_not_block() {
 fn the_control_directory_is_made_once_with_private_modes() {
     let (dir, root) = root();
     assert_eq!(mode(dir.path().join(".deployer")), 0o700);
+    root.ensure_host_id().unwrap();
     assert_eq!(mode(dir.path().join(".deployer/id")), 0o600);
     assert_eq!(mode(dir.path().join("releases")), 0o755);
     let id = root.host_id().unwrap().unwrap();
-    root.ensure_control().unwrap();
+    root.ensure_control().and_then(|()| root.ensure_host_id()).unwrap();
     assert_eq!(root.host_id().unwrap().unwrap(), id);
     assert_eq!(id.len(), 32);
 }

@@ -553,30 +553,22 @@ fn what_the_user_may_not_do_is_told_as_commands_for_root() {
 }
 
 #[test]
-fn what_another_user_left_in_a_removed_release_is_told_and_keeps_nobody_from_the_host() {
-    let (directory, root) = root();
-    assert_eq!(fs::metadata(&root).unwrap().uid(), 0, "this test gives files to other users");
-    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
-    std::os::unix::fs::chown(&root, Some(65534), Some(65534)).unwrap();
-    let nobody = || {
-        let mut other = Process::new("setpriv");
-        other.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", HELPER]);
-        other
-    };
-    assert!(matches!(Client::start_under(nobody(), &root).lock("run1"), Locked::Yes { .. }));
-    let trashed = root.join(".deployer/trash/x");
-    fs::create_dir_all(trashed.join("__pycache__")).unwrap();
-    for file in ["__pycache__/root.pyc", "own"] {
-        fs::write(trashed.join(file), "x").unwrap();
-    }
-    std::os::unix::fs::chown(&trashed, Some(65534), Some(65534)).unwrap();
-    fs::write(root.join(".deployer/tmp/left"), "x").unwrap();
-    let mut client = Client::start_under(nobody(), &root);
+fn what_cannot_be_removed_of_a_removed_release_is_told_and_keeps_nobody_from_the_host() {
+    let (_directory, root) = root();
+    let Some(small) = Small::new(&root) else { return };
+    assert!(matches!(small.client(&root).lock("run1"), Locked::Yes { .. }));
+    let trashed = small.1.join(".deployer/trash/x");
+    fs::create_dir_all(trashed.join("busy")).unwrap();
+    fs::write(trashed.join("own"), "x").unwrap();
+    fs::write(small.1.join(".deployer/tmp/left"), "x").unwrap();
+    // Removed it cannot be by anybody, as another user's files cannot be by the login user.
+    small.mount(&root.join(".deployer/trash/x/busy"));
+    let mut client = small.client(&root);
     let Locked::Yes { recovered, .. } = client.lock("run2") else { panic!("no lock") };
     assert_eq!(recovered.len(), 1, "{recovered:?}");
     assert!(recovered[0].contains(".deployer/trash` holds what cannot be removed"), "{recovered:?}");
-    assert!(!root.join(".deployer/tmp/left").exists() && !trashed.join("own").exists());
-    assert!(trashed.join("__pycache__/root.pyc").exists());
+    assert!(!small.1.join(".deployer/tmp/left").exists() && !trashed.join("own").exists());
+    assert!(trashed.join("busy").exists());
 }
 
 /// A root on a small file system of its own, in a namespace that lives as long as this.
@@ -596,10 +588,18 @@ impl Small {
         Some(Self(child, inside))
     }
 
-    fn client(&self, root: &std::path::Path) -> Client {
+    fn enter(&self, program: &str) -> Process {
         let mut inside = Process::new("nsenter");
-        inside.args(["-t", &self.0.id().to_string(), "-U", "-m", "--preserve-credentials", HELPER]);
-        Client::start_under(inside, root)
+        inside.args(["-t", &self.0.id().to_string(), "-U", "-m", "--preserve-credentials", program]);
+        inside
+    }
+
+    fn client(&self, root: &std::path::Path) -> Client {
+        Client::start_under(self.enter(HELPER), root)
+    }
+
+    fn mount(&self, at: &std::path::Path) {
+        assert!(self.enter("mount").args(["-t", "tmpfs", "none"]).arg(at).status().unwrap().success());
     }
 
     fn fill(&self) {
