@@ -19,6 +19,7 @@ use crate::fleet::{self, Connected, each};
 use crate::host::{Host, HostError};
 use crate::op::{Answer, Facts, Op, RootState};
 use crate::plan;
+use crate::report::paper::Paper;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -71,6 +72,7 @@ pub async fn doctor(common: &Common, args: &cli::Doctor) -> Result<Exit, Error> 
     for (target, error) in &connected.unreachable {
         findings.push(Finding::new(HOSTS, "connect", Level::Problem, format!("{}: {error}", target.name), error.hint().into_iter().next()));
     }
+    findings.extend(noises(&connected.hosts));
     findings.extend(hosts(&scene, &connected.hosts).await);
     fleet::close(&connected.hosts).await;
     let count = |level: Level| findings.iter().filter(|finding| finding.level == level).count();
@@ -79,7 +81,7 @@ pub async fn doctor(common: &Common, args: &cli::Doctor) -> Result<Exit, Error> 
         let document = serde_json::json!({ "findings": findings, "problems": problems, "warnings": warnings });
         print(&format!("{document}\n"));
     } else {
-        print(&text(&findings, scene.environment.targets.len(), problems, warnings));
+        print(&text(&findings, scene.environment.targets.len(), problems, warnings, common.display().stdout()));
     }
     if connected.hosts.is_empty() {
         return Ok(Exit::Unreachable);
@@ -88,7 +90,7 @@ pub async fn doctor(common: &Common, args: &cli::Doctor) -> Result<Exit, Error> 
     Ok(if pending { Exit::Pending } else { Exit::Ok })
 }
 
-fn text(findings: &[Finding], hosts: usize, problems: usize, warnings: usize) -> String {
+fn text(findings: &[Finding], hosts: usize, problems: usize, warnings: usize, paper: Paper) -> String {
     let mut text = String::new();
     for group in [HERE, HOSTS] {
         let count = if group == HOSTS { format!(" ({hosts})") } else { String::new() };
@@ -100,7 +102,8 @@ fn text(findings: &[Finding], hosts: usize, problems: usize, warnings: usize) ->
                 Level::Problem => "✗",
             };
             let fix = finding.fix.as_ref().map(|fix| format!(". Fix: {fix}")).unwrap_or_default();
-            text += &format!("  {mark} {:<12} {}{fix}\n", finding.name, finding.text);
+            // What hosts said is not for a terminal as it is.
+            text += &format!("  {} {:<12} {}\n", paper.safe(mark), finding.name, paper.safe(&format!("{}{fix}", finding.text)));
         }
     }
     text + &format!("{}, {}.\n", counted(problems as u64, "problem"), counted(warnings as u64, "warning"))
@@ -146,6 +149,18 @@ fn connections(connected: &Connected, millis: u128) -> Finding {
     let all = connected.hosts.len() + connected.unreachable.len();
     let level = if connected.unreachable.is_empty() { Level::Ok } else { Level::Problem };
     Finding::new(HOSTS, "connect", level, format!("{}/{all} in {millis} ms", connected.hosts.len()), None)
+}
+
+/// Hosts whose shell writes when nobody asked: harmless here, and the end of `scp` and `rsync`.
+fn noises(hosts: &[Host]) -> Vec<Finding> {
+    let noisy = hosts.iter().filter_map(|host| host.noise().first().map(|line| (host, line)));
+    noisy
+        .map(|(host, line)| {
+            let text = format!("{} writes at login: {line}", host.name());
+            let fix = "let its shell's start-up file write only to a terminal: `[ -t 1 ] || return`".to_owned();
+            Finding::new(HOSTS, "shell", Level::Warning, text, Some(fix))
+        })
+        .collect()
 }
 
 async fn hosts(scene: &Scene, hosts: &[Host]) -> Vec<Finding> {

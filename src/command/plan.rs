@@ -14,10 +14,11 @@ use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
 use crate::fleet::{self, Connected, each};
+use crate::git::CommitLine;
 use crate::host::Host;
 use crate::op::{Answer, Command, Op, PathKind, PathState};
 use crate::plan::{self, Action, HostPlan};
-use crate::report::plan::{Blocker, PlanBuild, PlanRow, PlanView};
+use crate::report::plan::{Blocker, PlanBuild, PlanCommit, PlanRow, PlanView};
 use crate::rollout::{self, Amount};
 use crate::tree::path::Shown;
 use crate::tree::{Digest, Kind, TreePath};
@@ -37,7 +38,10 @@ pub async fn plan(common: &Common, what: &What, overrides: &Overrides, changes: 
             return Err(error);
         }
     };
-    let view = view(&scene, &local, &connected, what.force).await;
+    let mut view = view(&scene, &local, &connected, what.force).await;
+    if !changes {
+        view.changes = None;
+    }
     fleet::close(&connected.hosts).await;
     if common.json {
         let document =
@@ -46,7 +50,7 @@ pub async fn plan(common: &Common, what: &What, overrides: &Overrides, changes: 
     } else {
         print(&view.text(common.display().stdout()));
         if changes {
-            print(&change_lines(&local, &view));
+            print(&change_lines(&view));
         }
     }
     if connected.hosts.is_empty() {
@@ -59,19 +63,20 @@ pub async fn plan(common: &Common, what: &What, overrides: &Overrides, changes: 
 const ALREADY_LIVE: &str = "already live";
 
 /// Every commit between what is live and the revision, where all hosts serve the same.
-fn change_lines(local: &Material, view: &PlanView) -> String {
-    let mut from: Vec<&str> = view.hosts.iter().filter_map(|row| row.from.as_deref()).collect();
-    from.sort_unstable();
-    from.dedup();
-    let [from] = from.as_slice() else { return "hosts serve different revisions: their changes are not one list\n".to_owned() };
-    let Some(changes) = local.changes(from) else {
-        return "the changes cannot be told: the history is cut off or unknown here\n".to_owned();
+fn change_lines(view: &PlanView) -> String {
+    let Some(commits) = &view.changes else {
+        let uniform = view.hosts.windows(2).all(|pair| pair[0].from == pair[1].from);
+        let why = if uniform {
+            "the changes cannot be told: the history is cut off or unknown here"
+        } else {
+            "hosts serve different revisions: their changes are not one list"
+        };
+        return format!("{why}\n");
     };
-    let lines = changes
-        .ahead
-        .iter()
-        .map(|line| format!("{} {}  {}\n", plan::short(&line.id), Shown(line.author.as_bytes()), Shown(line.subject.as_bytes())));
-    lines.collect()
+    let line = |commit: &PlanCommit| {
+        format!("{} {}  {}\n", plan::short(&commit.id), Shown(commit.author.as_bytes()), Shown(commit.subject.as_bytes()))
+    };
+    commits.iter().map(line).collect()
 }
 
 async fn view(scene: &Scene, local: &Material, connected: &Connected, force: bool) -> PlanView {
@@ -113,7 +118,11 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, force: boo
         reference: local.reference(),
         subject: local.revision.as_ref().map(|revision| revision.subject.clone()).unwrap_or_default(),
         commits: changes.as_ref().map(|changes| u32::try_from(changes.ahead.len()).unwrap_or(u32::MAX)),
+        behind: changes.as_ref().map(|changes| changes.behind),
         files: changes.as_ref().map(|changes| changes.files),
+        added_lines: changes.as_ref().and_then(|changes| changes.added_lines),
+        removed_lines: changes.as_ref().and_then(|changes| changes.removed_lines),
+        changes: changes.map(|changes| changes.ahead.into_iter().map(commit).collect()),
         tree_files: files,
         tree_bytes: bytes,
         hosts: rows,
@@ -124,6 +133,10 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, force: boo
         unknowns: environment.activate.iter().map(|_| "what the activation command does (not run by plan)".to_owned()).collect(),
         blockers,
     }
+}
+
+fn commit(line: CommitLine) -> PlanCommit {
+    PlanCommit { id: line.id, author: line.author, subject: line.subject, time: line.time }
 }
 
 fn steps(environment: &Environment) -> Vec<String> {

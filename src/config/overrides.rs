@@ -27,7 +27,6 @@ pub struct Overrides {
     pub on_failure: Option<String>,
     pub on_unreachable: Option<String>,
     pub max_failures: Option<String>,
-    pub keep: Option<u32>,
 }
 
 impl Overrides {
@@ -58,7 +57,6 @@ impl Overrides {
             ("--port", &["port"][..], self.port.map(i64::from)),
             ("--connect-retries", &["ssh", "connect-retries"], self.connect_retries.map(i64::from)),
             ("--parallel", &["parallel"], self.parallel.map(i64::from)),
-            ("--keep", &["keep-releases"], self.keep.map(i64::from)),
         ];
         for (flag, path, number) in numbers {
             if let Some(number) = number {

@@ -326,6 +326,7 @@ fn flags_are_the_last_layer() {
             "protected=true".into(),
             "shared.dirs=[\"var\"]".into(),
             "keep-releases=9".into(),
+            "parallel=2".into(),
         ],
         user: Some("ada".into()),
         port: Some(2200),
@@ -342,7 +343,6 @@ fn flags_are_the_last_layer() {
         on_failure: Some("stop".into()),
         on_unreachable: Some("skip".into()),
         max_failures: Some("10%".into()),
-        keep: Some(3),
         ..Overrides::default()
     };
     let environment = file(&with(settings)).environment("x", &overrides).unwrap_or_else(|error| panic!("{}", screen(&error)));
@@ -352,7 +352,7 @@ fn flags_are_the_last_layer() {
     assert_eq!(environment.rev.as_deref(), Some("1.0"));
     assert!(environment.protected);
     assert_eq!(environment.shared.directories.len(), 1);
-    assert_eq!(environment.keep_releases, 3);
+    assert_eq!((environment.keep_releases, environment.parallel), (9, 7));
     assert_eq!(environment.waves, ["2", "50%", "100%"]);
     assert_eq!(
         (environment.on_failure, environment.on_unreachable, environment.max_failures.as_str()),

@@ -19,7 +19,15 @@ pub struct PlanView {
     pub subject: String,
     /// Between what is live and the revision; none where it cannot be told.
     pub commits: Option<u32>,
+    /// Commits that are live and go: more than 0 is a step back or sideways.
+    pub behind: Option<u32>,
     pub files: Option<u32>,
+    /// None where too many files changed to count lines.
+    pub added_lines: Option<u64>,
+    pub removed_lines: Option<u64>,
+    /// The commits that come, where they were asked for and can be told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Vec<PlanCommit>>,
     pub tree_files: u64,
     pub tree_bytes: u64,
     /// One row a host, in the order of the environment.
@@ -33,6 +41,16 @@ pub struct PlanView {
     /// What only the deploy itself can find out.
     pub unknowns: Vec<String>,
     pub blockers: Vec<Blocker>,
+}
+
+/// A commit that comes with the revision.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanCommit {
+    pub id: String,
+    pub author: String,
+    pub subject: String,
+    /// Seconds since 1970.
+    pub time: i64,
 }
 
 /// What would happen on one host.
@@ -102,9 +120,19 @@ impl PlanView {
         let to = if self.rev.is_empty() { self.reference.as_str() } else { short_commit(&self.rev) };
         let reference =
             if self.rev.is_empty() || self.rev.starts_with(&self.reference) { String::new() } else { format!(" ({})", self.reference) };
-        let figures = [self.commits.map(|n| counted(n.into(), "commit")), self.files.map(|n| counted(n.into(), "file"))];
+        let way = self.behind.and_then(|behind| match (behind, self.commits.unwrap_or_default()) {
+            (0, 0) => None,
+            (0, _) => Some("fast-forward".to_owned()),
+            (_, 0) => Some(format!("back by {}", counted(behind.into(), "commit"))),
+            (_, _) => Some(format!("sideways: {} go", counted(behind.into(), "commit"))),
+        });
+        let lines = self.added_lines.zip(self.removed_lines).map(|(added, removed)| format!("+{} −{}", count(added), count(removed)));
+        let commits = self.commits.filter(|commits| *commits > 0).map(|n| counted(n.into(), "commit"));
+        let files = self.files.filter(|files| *files > 0);
+        let figures = [commits, files.map(|n| counted(n.into(), "file")), lines.filter(|_| files.is_some())];
         let figures: Vec<String> = figures.into_iter().flatten().collect();
-        let figures = if figures.is_empty() { String::new() } else { format!(" · {}", figures.join(", ")) };
+        let figures: Vec<String> = way.into_iter().chain((!figures.is_empty()).then(|| figures.join(", "))).collect();
+        let figures = if figures.is_empty() { String::new() } else { format!(" · {}", figures.join(" · ")) };
         let subject = if self.subject.is_empty() { String::new() } else { format!(" \"{}\"", self.subject) };
         format!("{} → {to}{reference}{subject}{figures}", from.join(", "))
     }
@@ -159,7 +187,11 @@ mod tests {
             reference: "v2.8.0".into(),
             subject: "Release \u{1b}[31m2.8.0".into(),
             commits: Some(61),
+            behind: Some(0),
             files: Some(148),
+            added_lines: Some(3_102),
+            removed_lines: Some(1_877),
+            changes: None,
             tree_files: 1_204,
             tree_bytes: 18_340_000,
             hosts: (1..=12).map(row).collect(),
@@ -182,7 +214,7 @@ mod tests {
             view.text(Paper::PLAIN),
             str![[r#"
 boskel → prod · 12 hosts · read-only, nothing was changed
-  rev        9f8e7d6, none → a1b2c3d (v2.8.0) "Release /u{1b}[31m2.8.0" · 61 commits, 148 files
+  rev        9f8e7d6, none → a1b2c3d (v2.8.0) "Release /u{1b}[31m2.8.0" · fast-forward · 61 commits, 148 files, +3,102 −1,877
   tree       1,204 files, 18.3 MB
   build      venv/bin/buildout -c 'my file.cfg' · network blocked, at most 15:00
   steps      lock → push → link → build → activate → check → prune · waves of 1, 2, 9

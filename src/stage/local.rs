@@ -7,6 +7,7 @@ use crate::config::environment::Source;
 use crate::error::Error;
 use crate::event::{Event, Events, Severity, Step};
 use crate::exit::Exit;
+use crate::figures;
 use crate::git::{self, Artifact, ExportOptions, Repository, Revision};
 use crate::tree::path::Shown;
 use crate::walk;
@@ -115,46 +116,12 @@ fn emit(events: &Events, severity: Severity, code: &str, message: &str) {
 /// `1,204 files, 18.3 MB`.
 fn summary(artifact: &Artifact) -> String {
     let (files, bytes) = artifact.manifest.totals();
-    format!("{} {}, {}", grouped(files), if files == 1 { "file" } else { "files" }, size(bytes))
-}
-
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn size(bytes: u64) -> String {
-    let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
-    match units.into_iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
-        None => format!("{bytes} B"),
-    }
+    format!("{}, {}", figures::counted(files, "file"), figures::bytes(bytes))
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result,
         Err(error) => Err(Error::new(Exit::Internal, "internal", "the local stage ended early").caused_by(error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn amounts_are_written_for_people() {
-        assert_eq!(grouped(1_204), "1,204");
-        assert_eq!(grouped(12), "12");
-        assert_eq!(grouped(1_000_000), "1,000,000");
-        assert_eq!(size(18_300_000), "18.3 MB");
-        assert_eq!(size(999), "999 B");
     }
 }

@@ -319,6 +319,8 @@ fn odd_login_shells_and_noisy_start_up_files_carry_a_whole_deploy() {
         stage.commit(&app);
         stage.settles(&app);
     }
+    let doctor = stage.world.deployer(["doctor"]);
+    assert!(doctor.stdout.contains("! shell  app1 writes at login: Welcome to this host!. Fix: "), "{doctor}");
 }
 
 #[test]

@@ -36,7 +36,7 @@ boskel → prod · 2 hosts · read-only, nothing was changed
         Exit::Ok,
         str![[r#"
 boskel → prod · 2 hosts · read-only, nothing was changed
-  rev  e1a9e0b → 8899d14 (master) "Change what there is" · 1 commit, 1 file
+  rev  e1a9e0b → 8899d14 (master) "Change what there is" · fast-forward · 1 commit, 1 file, +1 −1
   tree  1 file, <size>
   build  echo built > output · network blocked, at most <t>
   steps  lock → push → link → build (offline) → activate → confirm → prune
@@ -48,6 +48,11 @@ boskel → prod · 2 hosts · read-only, nothing was changed
         str![""],
     );
     world.deployer(["plan", "--rev", "master", "--changes", "--exit-code"]).exits(Exit::Pending);
+    let document = world.deployer(["plan", "--rev", "master", "--changes", "--json"]);
+    document.ok();
+    let document: serde_json::Value = serde_json::from_str(&document.stdout).unwrap();
+    assert_eq!(document["changes"][0]["subject"], "Change what there is");
+    assert_eq!((&document["behind"], &document["added_lines"], &document["removed_lines"]), (&0.into(), &1.into(), &1.into()));
     world.deployer(["deploy", "--rev", "master", "--dry-run"]).ok();
     assert_eq!(snapshot(&world.path("srv")), before);
     world.deploy("master");
@@ -55,7 +60,7 @@ boskel → prod · 2 hosts · read-only, nothing was changed
         Exit::Ok,
         str![[r#"
 boskel → prod · 2 hosts · read-only, nothing was changed
-  rev  8899d14 → 8899d14 (master) "Change what there is" · 0 commits, 0 files
+  rev  8899d14 → 8899d14 (master) "Change what there is"
   tree  1 file, <size>
   build  echo built > output · network blocked, at most <t>
   steps  lock → push → link → build (offline) → activate → confirm → prune
