@@ -207,6 +207,9 @@ impl Views {
         if let Screen::Live(live) = &mut self.screen {
             live.end(self.last.0);
         }
+        // What failed with the last event has no event after it to be told by.
+        let late = self.warnings.drain(..).chain(self.store.as_mut().and_then(RunStore::warning));
+        write_lines(&late.map(|message| format!("warning: {message}")).collect::<Vec<_>>());
     }
 
     /// The time of the run: that of the newest event, and what went by since.
