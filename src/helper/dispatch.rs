@@ -75,22 +75,22 @@ pub fn answer(helper: &Helper, request: &Request, op: Op) -> Result<Answer, Fail
             helper.locked()?;
             let gid = begin.group.as_deref().map(|name| user::group_id(&helper.children, name)).transpose()?;
             let root = helper.root()?;
-            let answer = store::begin(&root, &begin, gid, request.input()).map(Answer::Begun)?;
+            let answer = store::begin(&root, &helper.memory, &begin, gid, request.input()).map(Answer::Begun)?;
             helper.spare_is_due.store(store::is_worth_a_spare(&root, &begin.release.id), Ordering::Relaxed);
             Ok(answer)
         }
         Op::Content(content) => {
             helper.locked()?;
-            store::content(&helper.root()?, &content, request.input(), &|done| request.progress(done)).map(Answer::Written)
+            store::content(&helper.root()?, &helper.memory, &content, request.input(), &|done| request.progress(done)).map(Answer::Written)
         }
         Op::Link(links) => {
             helper.locked()?;
-            store::link(&helper.root()?, &links).map(|()| Answer::Done)
+            store::link(&helper.root()?, &helper.memory, &links).map(|()| Answer::Done)
         }
         Op::Build { release, exec } => build(helper, request, &release, &exec).map(Answer::Exited),
         Op::Seal { release, durable } => {
             helper.locked()?;
-            store::seal(&helper.root()?, &release, durable).map(|at| Answer::Sealed { at })
+            store::seal(&helper.root()?, &helper.memory, &release, durable).map(|at| Answer::Sealed { at })
         }
         Op::Fail { release, reason } => fail(helper, &release, &reason).map(|()| Answer::Done),
         Op::Activate(op) => activate::activate(helper, &*helper.locked()?, &op, request).map(Answer::Activated),

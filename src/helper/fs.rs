@@ -77,6 +77,18 @@ impl Dir {
         Ok(Self { fd })
     }
 
+    /// Opens a directory, or the one that a link in its place leads to: where the operator may have put it on another disk.
+    pub fn open_dir_or_linked(&self, rel: impl AsRef<[u8]>) -> io::Result<Self> {
+        let rel = rel.as_ref();
+        match self.stat(rel)?.kind {
+            FileKind::Link => self.at(rel, |dir, name| {
+                let fd = rustix::fs::openat(dir, name, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+                Ok(Self { fd })
+            }),
+            FileKind::File | FileKind::Directory | FileKind::Other => self.open_dir(rel),
+        }
+    }
+
     /// Holds the same directory once more.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self { fd: self.fd.try_clone()? })
@@ -126,9 +138,14 @@ impl Dir {
 
     /// Creates a file that must not be there, with exactly `mode` whatever the umask.
     pub fn create_file(&self, rel: impl AsRef<[u8]>, mode: u32) -> io::Result<File> {
-        let file = self.open(rel.as_ref(), OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(mode))?;
+        let file = self.create_about(rel, mode)?;
         exact_mode(&file, mode)?;
-        Ok(file.into())
+        Ok(file)
+    }
+
+    /// Creates a file that must not be there, and leaves it to `finish_file` to see whether the umask cut its mode.
+    pub fn create_about(&self, rel: impl AsRef<[u8]>, mode: u32) -> io::Result<File> {
+        Ok(self.open(rel.as_ref(), OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(mode))?.into())
     }
 
     /// Opens a file to append to it, and creates it where it is missing.
@@ -283,6 +300,17 @@ pub fn stat_of(file: impl AsFd) -> io::Result<Stat> {
     Ok(rustix::fs::fstat(file)?.into())
 }
 
+/// Gives a written file its modification time, to the second, and exactly `mode`. Tells what it looks like then.
+pub fn finish_file(file: impl AsFd, mode: u32, mtime: i64) -> io::Result<Stat> {
+    set_mtime(&file, mtime)?;
+    let stat = stat_of(&file)?;
+    if stat.mode == mode {
+        return Ok(stat);
+    }
+    rustix::fs::fchmod(&file, Mode::from_raw_mode(mode))?;
+    stat_of(file)
+}
+
 /// Sets an open file's modification time, to the second.
 pub fn set_mtime(file: impl AsFd, seconds: i64) -> io::Result<()> {
     let omit = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
@@ -321,8 +349,8 @@ fn open_by_names(dir: BorrowedFd<'_>, rel: &[u8], flags: OFlags, mode: Mode) -> 
 }
 
 /// Gives what was just made its mode where the umask or an access list cut it. A setgid bit that came from the parent stays.
-fn exact_mode(fd: &OwnedFd, mode: u32) -> io::Result<()> {
-    let stat = stat_of(fd)?;
+fn exact_mode(fd: impl AsFd, mode: u32) -> io::Result<()> {
+    let stat = stat_of(&fd)?;
     let inherited = if stat.kind == FileKind::Directory { stat.mode & SET_GROUP_ID } else { 0 };
     if stat.mode != mode | inherited {
         rustix::fs::fchmod(fd, Mode::from_raw_mode(mode | inherited))?;

@@ -15,6 +15,7 @@ use crate::pipe::hold;
 use crate::process::Children;
 use crate::release::layout;
 use crate::root::Root;
+use crate::store::Memory;
 use crate::user::User;
 
 pub struct Helper {
@@ -23,6 +24,8 @@ pub struct Helper {
     pub children: Children,
     pub lock: Mutex<Option<Arc<Lock>>>,
     pub dead_man: Mutex<Option<DeadMan>>,
+    /// Of the release that is being made.
+    pub memory: Memory,
     /// A large release was begun: another may follow, and shall find a spare.
     pub spare_is_due: AtomicBool,
     /// Tells this helper's commands from those of any other, pids being reused.
@@ -43,6 +46,7 @@ impl Helper {
             children,
             lock: Mutex::new(None),
             dead_man: Mutex::new(None),
+            memory: Memory::default(),
             spare_is_due: AtomicBool::new(false),
             commands: AtomicU64::new(0),
             token: format!("{token:016x}"),

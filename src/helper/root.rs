@@ -29,7 +29,11 @@ impl Root {
     pub fn ensure_control(&self) -> io::Result<()> {
         for (paths, mode) in [(&PRIVATE[..], 0o700), (&PUBLIC[..], 0o755)] {
             for path in paths {
-                self.dir.make_dirs(path, mode)?;
+                match self.dir.make_dirs(path, mode) {
+                    // A link to another disk is the operator's own way to have `shared` elsewhere.
+                    Err(error) if *path == layout::SHARED => drop(self.dir.open_dir_or_linked(path).map_err(|_| error)?),
+                    other => drop(other?),
+                }
             }
         }
         Ok(())

@@ -25,6 +25,8 @@ const MOST: usize = 256;
 /// What ending everything may take, beyond the grace of what runs.
 const MARGIN: Duration = Duration::from_secs(3);
 const CORRUPT: u8 = 3;
+/// What the pipe from sshd shall hold: as much as any user may ask for.
+const INPUT: usize = 1024 * 1024;
 
 /// Why the loop ended.
 #[derive(Debug)]
@@ -58,7 +60,10 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
     let helper = Arc::new(Helper::new((*root).to_owned()));
     pipe.message(&FromHelper::Hello { version: wire::VERSION, facts: Box::new(facts::read(&helper)) });
     let server = Server::new(helper, pipe);
-    let over = server.read(&std::io::stdin());
+    let input = std::io::stdin();
+    // Best effort: what does not fit waits in sshd, whose buffers are costly to grow.
+    let _ = rustix::pipe::fcntl_setpipe_size(&input, INPUT);
+    let over = server.read(&input);
     server.close(&over)
 }
 

@@ -45,8 +45,14 @@ impl Dir {
         self.put_in_place(&aside, &name, rel, written, durability == Durability::Durable)
     }
 
-    /// Replaces a link, or makes it, by one rename. Refuses where `rel` is anything but a link.
+    /// Replaces a link durably, or makes it, by one rename. Refuses where `rel` is anything but a link.
     pub fn replace_link(&self, target: &[u8], rel: impl AsRef<[u8]>) -> io::Result<()> {
+        self.replace_link_unsynced(target, &rel)?;
+        self.sync_parent(rel)
+    }
+
+    /// Replaces a link as `replace_link` does; a later sync of the whole file system makes it durable.
+    pub fn replace_link_unsynced(&self, target: &[u8], rel: impl AsRef<[u8]>) -> io::Result<()> {
         let rel = rel.as_ref();
         match self.stat(rel) {
             Ok(stat) if stat.kind == FileKind::Directory => return Err(Errno::ISDIR.into()),
@@ -58,7 +64,7 @@ impl Dir {
         let aside = self.open_dir(layout::TEMPORARY)?;
         let name = random_name()?;
         let made = rustix::fs::symlinkat(target, &aside, name.as_bytes()).map_err(io::Error::from);
-        self.put_in_place(&aside, &name, rel, made, true)
+        self.put_in_place(&aside, &name, rel, made, false)
     }
 
     fn put_in_place(&self, aside: &Self, name: &str, rel: &[u8], written: io::Result<()>, durable: bool) -> io::Result<()> {

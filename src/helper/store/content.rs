@@ -2,6 +2,7 @@
 //! not have its digest. What is under way is bounded: small files travel in batches, large ones in pieces, in buffers that come back,
 //! since fresh memory costs more than what is done in it.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -13,7 +14,7 @@ use super::crew::Cursor;
 use super::reuse::{Filling, NEVER, wanted};
 use super::stored::{Proof, Stamp, Stored};
 use super::unpack::Unpack;
-use super::{failure, open_release, record, shown, stored};
+use super::{Memory, failure, open_release, record, shown};
 use crate::fs::Dir;
 use crate::op::{Code, Content, Failure, Written};
 use crate::release::{ReleaseId, State};
@@ -25,6 +26,10 @@ const WRITERS: usize = 2;
 const QUEUE: usize = 4;
 /// Files of one batch.
 const BATCH: usize = 128;
+/// Content that is worth writing back before its end; less is written in no time.
+const EARLY: u64 = 8 * 1024 * 1024;
+/// How often at most that is begun in one stream: each time costs the disk a flush.
+const EARLY_TIMES: u64 = 3;
 
 /// What a writer is given.
 enum Work {
@@ -42,7 +47,7 @@ struct Report {
 }
 
 /// Writes the content of one stream into a begun release. Calls `progress` with the unpacked bytes taken so far.
-pub fn content(root: &Root, content: &Content, stream: impl Read, progress: &dyn Fn(u64)) -> Result<Written, Failure> {
+pub fn content(root: &Root, memory: &Memory, content: &Content, stream: impl Read, progress: &dyn Fn(u64)) -> Result<Written, Failure> {
     let release = &content.release;
     let mut record = record(root, release)?;
     match record.state {
@@ -51,9 +56,19 @@ pub fn content(root: &Root, content: &Content, stream: impl Read, progress: &dyn
             return Err(failure::new(Code::Refused, format!("release `{release}` takes no content: begin it first")));
         }
     }
-    let mut stored = stored::load(root, release)?;
+    let mut stored = memory.load(root, release)?;
     let dir = open_release(root, release)?;
-    let (proofs, received) = receive(release, &dir, &stored, (stream, content.size), progress);
+    let (step, written_back) = ((content.size / EARLY_TIMES).max(EARLY), Cell::new(0));
+    let write_back = |taken: u64| {
+        if taken >= written_back.get() + step {
+            written_back.set(taken);
+            memory.write_back(root, release);
+        }
+    };
+    let (proofs, received) = receive(release, &dir, &stored, (stream, content.size), &|taken| {
+        write_back(taken);
+        progress(taken);
+    });
     let mut written = Written::default();
     for (index, stamp) in proofs {
         stored.ledger.proofs[index] = Proof::Verified(stamp);
@@ -65,7 +80,9 @@ pub fn content(root: &Root, content: &Content, stream: impl Read, progress: &dyn
     // What was proven is saved, however it ended: the next run need not send it again.
     let saved = complete(root, &mut record, &mut stored);
     shared.and(saved)?;
-    Ok(Written { missing: missing(&stored), ..written })
+    written.missing = missing(&stored);
+    memory.keep(root, release, stored);
+    Ok(written)
 }
 
 fn receive(
@@ -266,7 +283,7 @@ impl Writer<'_> {
         }
         let mut file = self.create(index)?;
         file.write_all(bytes).map_err(|error| self.failed(index, &error))?;
-        self.finish(index, &mut file)
+        self.finish(index, &file)
     }
 
     fn piece(&mut self, bytes: &[u8]) -> Result<(), Failure> {
@@ -280,7 +297,7 @@ impl Writer<'_> {
         match digest {
             None => Ok(()),
             Some(digest) if digest == self.wanted(index).digest => {
-                self.large.take().map_or(Ok(()), |mut large| self.finish(index, &mut large.file))
+                self.large.take().map_or(Ok(()), |large| self.finish(index, &large.file))
             }
             Some(_) => Err(self.corrupt(index)),
         }
@@ -303,7 +320,7 @@ impl Writer<'_> {
         created.map_err(|error| self.failed(index, &error))
     }
 
-    fn finish(&mut self, index: usize, file: &mut File) -> Result<(), Failure> {
+    fn finish(&mut self, index: usize, file: &File) -> Result<(), Failure> {
         let stamp = copy::finish(file, &self.wanted(index)).map_err(|error| self.failed(index, &error))?;
         self.proofs.push((index, stamp));
         Ok(())

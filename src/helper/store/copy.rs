@@ -52,7 +52,7 @@ impl Copier {
         }
         let hashed = trusted != Some(Stamp::from(looks));
         let small = usize::try_from(wanted.size).ok().filter(|size| *size <= BUFFER);
-        let mut target = match small {
+        let target = match small {
             Some(size) if hashed || self.no_reflink.load(Ordering::Relaxed) => {
                 buffer.resize(size, 0);
                 source.read_exact(buffer).map_err(|_| NotCopied::Source)?;
@@ -83,7 +83,7 @@ impl Copier {
             dir.unlink(name).map_err(NotCopied::Target)?;
             return Err(NotCopied::Source);
         }
-        finish(&mut target, wanted).map_err(NotCopied::Target)
+        finish(&target, wanted).map_err(NotCopied::Target)
     }
 
     fn clone(&self, source: &mut File, target: &mut File, size: u64, buffer: &mut Vec<u8>) -> Result<(), NotCopied> {
@@ -104,7 +104,9 @@ impl Copier {
                 Err(Errno::NOSYS | Errno::XDEV | Errno::INVAL | Errno::OPNOTSUPP | Errno::PERM) => {
                     self.no_range.store(true, Ordering::Relaxed);
                 }
-                Err(error) => return Err(NotCopied::Target(error.into())),
+                // The call does not say which of the two files it is about; only these cannot be about one that is read.
+                Err(error @ (Errno::NOSPC | Errno::DQUOT | Errno::ROFS | Errno::FBIG)) => return Err(NotCopied::Target(error.into())),
+                Err(_) => return Err(NotCopied::Source),
             }
         }
         pass(source, target, left, buffer, |_| {})
@@ -130,21 +132,20 @@ fn pass(source: &mut File, target: &mut File, mut left: u64, buffer: &mut Vec<u8
     Ok(())
 }
 
-/// Creates a file, in place of what an interrupted run left there.
+/// Creates a file, in place of what an interrupted run left there. `finish` gives it its exact mode.
 pub fn create(dir: &Dir, name: &[u8], mode: u32) -> io::Result<File> {
-    match dir.create_file(name, mode) {
+    match dir.create_about(name, mode) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             dir.unlink(name)?;
-            dir.create_file(name, mode)
+            dir.create_about(name, mode)
         }
         other => other,
     }
 }
 
-/// Gives a written file its time, and looks at it a last time.
-pub fn finish(file: &mut File, wanted: &Wanted) -> io::Result<Stamp> {
-    fs::set_mtime(&*file, wanted.mtime)?;
-    Ok(Stamp::from(&fs::stat_of(&*file)?))
+/// Gives a written file its time and mode, and looks at it a last time.
+pub fn finish(file: &File, wanted: &Wanted) -> io::Result<Stamp> {
+    Ok(Stamp::from(&fs::finish_file(file, wanted.mode, wanted.mtime)?))
 }
 
 /// Hashes an open file to its end.

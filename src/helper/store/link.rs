@@ -3,7 +3,7 @@
 use std::io;
 
 use super::stored::{MadeLink, Stored};
-use super::{failure, is_absent, open_release, record, shown, stored};
+use super::{Memory, failure, is_absent, open_release, record, shown};
 use crate::fs::{Dir, FileKind};
 use crate::op::{CacheLink, Code, Failure, Links};
 use crate::release::{State, layout};
@@ -17,7 +17,7 @@ const MODE: u32 = 0o755;
 const SHARED_MODE: u32 = 0o2775;
 
 /// Makes the links of a release. Done again, it changes nothing.
-pub fn link(root: &Root, links: &Links) -> Result<(), Failure> {
+pub fn link(root: &Root, memory: &Memory, links: &Links) -> Result<(), Failure> {
     let record = record(root, &links.release)?;
     match record.state {
         State::Uploaded | State::Building => {}
@@ -44,13 +44,17 @@ pub fn link(root: &Root, links: &Links) -> Result<(), Failure> {
     if let Some(CacheLink { link, target }) = &links.cache {
         made.push(MadeLink { path: checked(link)?.as_bytes().to_vec(), target: target.clone().into_bytes() });
     }
-    let mut stored = stored::load(root, &links.release)?;
+    let mut stored = memory.load(root, &links.release)?;
     let dir = open_release(root, &links.release)?;
     for link in &made {
         place(root, links, &dir, &stored, link)?;
     }
-    stored.ledger.links = made;
-    stored.save(root, &links.release)
+    if stored.ledger.links != made {
+        stored.ledger.links = made;
+        stored.save(root, &links.release)?;
+    }
+    memory.keep(root, &links.release, stored);
+    Ok(())
 }
 
 fn checked(path: &str) -> Result<TreePath, Failure> {
@@ -67,11 +71,11 @@ fn shared_target(path: &TreePath) -> Vec<u8> {
 fn check_shared_files(root: &Root, files: &[TreePath]) -> Result<(), Failure> {
     let mut missing = Vec::new();
     for path in files {
-        let shared = in_shared(path);
-        match root.dir.stat(&shared) {
+        let look = || root.dir.open_dir_or_linked(layout::SHARED)?.stat(path.as_bytes());
+        match look() {
             Ok(_) => {}
-            Err(error) if is_absent(&error) => missing.push(format!("`{}`", Shown(&shared))),
-            Err(error) => return Err(failure::io("look at", shared, &error)),
+            Err(error) if is_absent(&error) => missing.push(format!("`{}`", Shown(&in_shared(path)))),
+            Err(error) => return Err(failure::io("look at", in_shared(path), &error)),
         }
     }
     if missing.is_empty() {
@@ -103,10 +107,15 @@ fn in_shared(path: &TreePath) -> Vec<u8> {
     [layout::SHARED.as_bytes(), b"/", path.as_bytes()].concat()
 }
 
-/// Makes a shared directory where it is missing, with the rights and the group that `shared` itself has.
+/// Makes a shared directory where it is missing, with the rights and the group that `shared` itself has. It, and `shared`, may be
+/// links of the operator's to another disk; what lies between them may not, since programs write there.
 fn make_shared(root: &Root, path: &TreePath) -> Result<(), Failure> {
     let make = || {
-        let shared = root.dir.open_dir(layout::SHARED)?;
+        let shared = root.dir.open_dir_or_linked(layout::SHARED)?;
+        match shared.open_dir_or_linked(path.as_bytes()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
         let like = shared.own_stat()?;
         path.components().try_fold(shared, |dir, name| {
             let (inner, is_new) = dir.make_dir(name, like.mode & SHARED_MODE)?;
@@ -143,7 +152,7 @@ fn place(root: &Root, links: &Links, dir: &Dir, stored: &Stored, link: &MadeLink
             }
         }
     }
-    root.dir.replace_link(&link.target, &at).map_err(failed)
+    root.dir.replace_link_unsynced(&link.target, &at).map_err(failed)
 }
 
 fn in_the_way(at: &[u8], kind: FileKind, tracked: bool) -> Failure {

@@ -6,15 +6,15 @@ use super::crew::{self, Cursor};
 use super::reuse::wanted;
 use super::stored::{Built, Ledger, Proof, Stamp, Stored};
 use super::survey::{Survey, survey};
-use super::{copy, failure, note_record, now, open_release, record, shown, stored};
+use super::{Memory, copy, failure, note_record, now, open_release, record, shown, write_record};
 use crate::fs::{Dir, FileKind, Stat};
 use crate::op::{Code, Failure};
-use crate::release::{ReleaseId, State, layout};
+use crate::release::{Record, ReleaseId, State, layout};
 use crate::root::Root;
 use crate::tree::Kind;
 
-/// Seals `release` and gives the time of it. An error of the final sync is final: what was written is suspect.
-pub fn seal(root: &Root, release: &ReleaseId, durable: bool) -> Result<i64, Failure> {
+/// Seals `release` and gives the time of it. An error of writing back is final: what was written is suspect.
+pub fn seal(root: &Root, memory: &Memory, release: &ReleaseId, durable: bool) -> Result<i64, Failure> {
     let mut record = record(root, release)?;
     let built = match record.state {
         State::Uploaded => false,
@@ -23,7 +23,23 @@ pub fn seal(root: &Root, release: &ReleaseId, durable: bool) -> Result<i64, Fail
             return Err(failure::new(Code::Refused, format!("release `{release}` cannot be sealed: it is neither uploaded nor built")));
         }
     };
-    let mut stored = stored::load(root, release)?;
+    let whole = prove(root, memory, release, built);
+    if let Err(failure) = whole.and_then(|dir| if durable { memory.sync(root, release, &dir) } else { Ok(()) }) {
+        let Some(lost) = memory.lost(release) else { return Err(failure) };
+        abandon(root, record, &lost);
+        return Err(lost);
+    }
+    let at = now().seconds;
+    record.state = State::Sealed;
+    record.sealed = Some(at);
+    record.durable = durable;
+    note_record(root, &record)?;
+    Ok(at)
+}
+
+/// Proves every entry of the manifest, and saves that with what a build made. Gives the release's directory.
+fn prove(root: &Root, memory: &Memory, release: &ReleaseId, built: bool) -> Result<Dir, Failure> {
+    let mut stored = memory.load(root, release)?;
     let dir = open_release(root, release)?;
     let survey = survey(release, &dir, &stored)?;
     let doubtful = doubtful(release, &dir, &stored, &survey)?;
@@ -37,29 +53,17 @@ pub fn seal(root: &Root, release: &ReleaseId, durable: bool) -> Result<i64, Fail
     }
     stored.ledger.built = survey.extra.into_iter().map(|(path, stat)| Built { path, stamp: stamp(&stat) }).collect();
     stored.save(root, release)?;
-    if durable {
-        sync(root, release)?;
-    }
-    let at = now().seconds;
-    record.state = State::Sealed;
-    record.sealed = Some(at);
-    record.durable = durable;
-    note_record(root, &record)?;
-    Ok(at)
+    Ok(dir)
 }
 
-/// Makes the release and its manifest durable, each file system once.
-fn sync(root: &Root, release: &ReleaseId) -> Result<(), Failure> {
-    let mut synced = None;
-    for path in [layout::release(release), layout::MANIFESTS.to_owned()] {
-        let mut sync = || {
-            let dir = root.dir.open_dir(&path)?;
-            let device = dir.own_stat()?.device;
-            if synced.replace(device) == Some(device) { Ok(()) } else { dir.sync_file_system() }
-        };
-        sync().map_err(|error: io::Error| failure::io("sync the file system of", &path, &error))?;
-    }
-    Ok(())
+/// Takes away a release that could not be made durable. It would read well, from memory, and a second sync would not tell of the error
+/// again: nobody shall go on with it.
+fn abandon(root: &Root, mut record: Record, failure: &Failure) {
+    // Best effort, both: the error that led here is the one to tell, and the disk may take no change any more.
+    let _ = root.dir.trash(layout::release(&record.release.id));
+    record.state = State::Failed;
+    record.reason = Some(failure.message.clone());
+    let _ = write_record(root, &record);
 }
 
 fn stamp(stat: &Stat) -> Option<Stamp> {

@@ -57,6 +57,7 @@ fn manifest_of(tree: &Tree) -> Manifest {
 struct Host {
     dir: TempDir,
     root: Root,
+    memory: Memory,
 }
 
 impl Host {
@@ -64,7 +65,7 @@ impl Host {
         let dir = tempfile::tempdir().unwrap();
         let root = Root::open(dir.path().to_str().unwrap()).unwrap();
         root.ensure_control().unwrap();
-        Self { dir, root }
+        Self { dir, root, memory: Memory::default() }
     }
 
     fn path(&self, rel: impl AsRef<[u8]>) -> PathBuf {
@@ -78,7 +79,7 @@ impl Host {
     fn begin(&self, name: &str, tree: &Tree) -> Result<Begun, Failure> {
         let encoded = manifest_of(tree).encode();
         let request = Begin { release: release(name, tree), source: ManifestSource::Whole { size: encoded.len() as u64 }, group: None };
-        super::begin(&self.root, &request, None, &*zstd::encode_all(&*encoded, 1).unwrap())
+        super::begin(&self.root, &self.memory, &request, None, &*zstd::encode_all(&*encoded, 1).unwrap())
     }
 
     fn send(&self, name: &str, tree: &Tree, missing: &[(u32, u32)]) -> Result<Written, Failure> {
@@ -88,7 +89,7 @@ impl Host {
 
     fn send_bytes(&self, name: &str, size: usize, bytes: &[u8]) -> Result<Written, Failure> {
         let request = Content { release: id(name), size: size as u64 };
-        super::content(&self.root, &request, &*zstd::encode_all(bytes, 1).unwrap(), &|_| {})
+        super::content(&self.root, &self.memory, &request, &*zstd::encode_all(bytes, 1).unwrap(), &|_| {})
     }
 
     fn push(&self, name: &str, tree: &Tree) -> Begun {
@@ -101,7 +102,7 @@ impl Host {
 
     fn deploy(&self, name: &str, tree: &Tree) -> Begun {
         let begun = self.push(name, tree);
-        seal(&self.root, &id(name), false).unwrap();
+        seal(&self.root, &self.memory, &id(name), false).unwrap();
         begun
     }
 

@@ -124,3 +124,22 @@ fn a_spare_is_made_of_what_holds_and_only_once() {
     prepare(&host.root).unwrap();
     assert_eq!(inode(&host, ".deployer/spare/tree/a"), first);
 }
+
+#[test]
+fn what_sorts_between_a_directory_that_goes_and_what_is_in_it_stops_nothing() {
+    let before = tree(&[("a", "alpha"), ("models/x.py", "x"), ("models/y/z.py", "z"), ("models.py", "m"), ("models-old", "o")]);
+    let after = tree(&[("a", "alpha")]);
+    let host = spared(&before);
+    host.deploy("r2", &after);
+    assert_eq!(host.differences("r2"), []);
+    assert_eq!(host.names("releases/r2"), ["REVISION", "a"]);
+    // The same where an interrupted run is gone on with.
+    host.begin("r3", &after).unwrap();
+    for (path, _) in &before {
+        let path = host.in_release("r3", std::str::from_utf8(path).unwrap());
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "left").unwrap();
+    }
+    host.deploy("r3", &after);
+    assert_eq!(host.names("releases/r3"), ["REVISION", "a"]);
+}

@@ -25,7 +25,7 @@ fn a_release_is_the_tree_to_the_byte() {
         }
     }
     assert_eq!(std::fs::read_to_string(host.in_release("r1", "REVISION")).unwrap(), format!("{COMMIT}\n"));
-    seal(&host.root, &id("r1"), true).unwrap();
+    seal(&host.root, &host.memory, &id("r1"), true).unwrap();
     assert_eq!((host.state("r1"), host.differences("r1")), (State::Sealed, vec![]));
     assert_eq!(zstd::decode_all(&*manifest(&host.root, &id("r1")).unwrap()).unwrap(), manifest_of(&tree).encode());
 }
@@ -72,7 +72,7 @@ fn a_difference_makes_the_same_release_as_the_whole_manifest() {
     let delta = postcard::to_allocvec(&manifest_of(&new).delta_from(&manifest_of(&old))).unwrap();
     let source = ManifestSource::Delta { size: delta.len() as u64, base: id("r1") };
     let request = Begin { release: release("r2", &new), source, group: None };
-    let begun = super::begin(&host.root, &request, None, &*zstd::encode_all(&*delta, 1).unwrap()).unwrap();
+    let begun = super::begin(&host.root, &host.memory, &request, None, &*zstd::encode_all(&*delta, 1).unwrap()).unwrap();
     assert_eq!((begun.missing, begun.reused_files), (vec![(1, 1)], 1));
     assert_eq!(stored::load(&host.root, &id("r2")).unwrap().manifest, manifest_of(&new));
 }
@@ -83,7 +83,7 @@ fn a_manifest_with_another_digest_is_refused_and_leaves_nothing() {
     let encoded = manifest_of(&tree(&[("a", "1")])).encode();
     let source = ManifestSource::Whole { size: encoded.len() as u64 };
     let request = Begin { release: release("r1", &tree(&[("a", "2")])), source, group: None };
-    let failure = super::begin(&host.root, &request, None, &*zstd::encode_all(&*encoded, 1).unwrap()).unwrap_err();
+    let failure = super::begin(&host.root, &host.memory, &request, None, &*zstd::encode_all(&*encoded, 1).unwrap()).unwrap_err();
     assert_eq!(failure.code, Code::Protocol);
     assert!(host.names("releases").is_empty() && host.names(".deployer/rel").is_empty());
 }
@@ -175,7 +175,7 @@ fn an_interrupted_transfer_goes_on_with_only_what_is_missing() {
     assert_eq!(again, [(2, 2)]);
     assert!(!host.in_release("r1", "stray").exists());
     assert_eq!(host.send("r1", &tree, &again).unwrap().missing, []);
-    seal(&host.root, &id("r1"), false).unwrap();
+    seal(&host.root, &host.memory, &id("r1"), false).unwrap();
     assert_eq!(host.differences("r1"), []);
 }
 
@@ -218,10 +218,10 @@ fn a_stream_that_unpacks_to_more_than_it_declared_is_refused() {
     let encoded = manifest_of(&tree).encode();
     let request = Begin { release: release("r2", &tree), source: ManifestSource::Whole { size: encoded.len() as u64 }, group: None };
     let bomb = [encoded, vec![0; 64 * 1024 * 1024]].concat();
-    let failure = super::begin(&host.root, &request, None, &*zstd::encode_all(&*bomb, 1).unwrap()).unwrap_err();
+    let failure = super::begin(&host.root, &host.memory, &request, None, &*zstd::encode_all(&*bomb, 1).unwrap()).unwrap_err();
     assert_eq!(failure.code, Code::Protocol);
     let request = Begin { source: ManifestSource::Whole { size: u64::MAX }, ..request };
-    assert_eq!(super::begin(&host.root, &request, None, &b""[..]).unwrap_err().code, Code::Protocol);
+    assert_eq!(super::begin(&host.root, &host.memory, &request, None, &b""[..]).unwrap_err().code, Code::Protocol);
 }
 
 #[test]
@@ -265,7 +265,7 @@ fn content_that_several_paths_share_is_asked_for_once() {
     tree.insert(b"x".to_vec(), What::File(b"same".to_vec(), EXECUTABLE));
     let begun = host.push("r1", &tree);
     assert_eq!(begun.missing, [(0, 2)]);
-    seal(&host.root, &id("r1"), false).unwrap();
+    seal(&host.root, &host.memory, &id("r1"), false).unwrap();
     assert_eq!(host.differences("r1"), []);
     assert_eq!(std::fs::read(host.in_release("r1", "d/e")).unwrap(), b"same");
     assert_eq!(host.in_release("r1", "x").metadata().unwrap().permissions().mode() & 0o777, 0o755);
@@ -312,7 +312,7 @@ fn a_release_with_a_group_is_closed_to_others() {
     let source = ManifestSource::Whole { size: encoded.len() as u64 };
     let request = Begin { release: release("r1", &tree), source, group: Some("www".into()) };
     let gid = rustix::process::getegid().as_raw();
-    super::begin(&host.root, &request, Some(gid), &*zstd::encode_all(&*encoded, 1).unwrap()).unwrap();
+    super::begin(&host.root, &host.memory, &request, Some(gid), &*zstd::encode_all(&*encoded, 1).unwrap()).unwrap();
     let stat = host.path("releases/r1").metadata().unwrap();
     assert_eq!((stat.permissions().mode() & 0o7777, stat.gid()), (0o750, gid));
 }
