@@ -237,7 +237,7 @@ fn a_build_is_logged_on_the_host_and_its_log_can_be_read_later() {
     let ended = client.ask(Op::Build { release: id("a"), exec });
     assert!(matches!(ended.result, Ok(Answer::Exited(Exited { end: End::Code(4), .. }))));
     assert_eq!(client.record("a").state, State::Failed);
-    let text = fs::read_to_string(root.join(".deployer/logs/a/build.log")).unwrap();
+    let text = fs::read_to_string(root.join(".deployer/log/a/build.log")).unwrap();
     assert!(text.contains("a\n") && text.contains("warning\n"), "{text}");
 }
 
