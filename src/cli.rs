@@ -22,7 +22,7 @@ Everyday:
   deployer logs -H app07 --step build         the output of the last run
 
 Hosts:
-  run -- CMD   setup   prune   doctor   hosts   hosts trust HOST
+  run -- CMD   setup   prune   doctor   hosts   hosts trust HOST   lock status|acquire|release
 
 Project:
   config show|check   demo   completions
@@ -197,6 +197,9 @@ pub enum Verb {
     /// Show or check the effective config.
     #[command(subcommand)]
     Config(Config),
+    /// Who holds the hosts; put them on hold, lift a hold, end a run.
+    #[command(subcommand)]
+    Lock(Lock),
     /// The whole cycle on throwaway hosts of this machine.
     Demo(Demo),
     /// Print the completion script of a shell.
@@ -372,6 +375,27 @@ pub enum Config {
     },
     /// Validate the file and every environment in it.
     Check,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Lock {
+    /// Say which run holds which host, and what keeps everybody from it.
+    Status,
+    /// Put the environment on hold: nobody deploys until the hold is lifted.
+    Acquire {
+        /// Why, for whoever meets it.
+        #[arg(short = 'm', long, value_name = "TEXT")]
+        message: String,
+    },
+    /// Lift a hold, or end the run that holds the lock; each by its id.
+    Release {
+        /// The id of the hold, or of the run, as `lock status` shows it.
+        #[arg(long, value_name = "ID")]
+        id: String,
+        /// Confirm by naming the environment.
+        #[arg(long, value_name = "ENV")]
+        confirm: Option<String>,
+    },
 }
 
 #[derive(Clone, Debug, Args)]

@@ -55,6 +55,14 @@ pub enum Op {
     Verify { release: ReleaseId },
     /// Look at paths on the host without changing anything. Answer: `Probed`, in the same order.
     Probe { paths: Vec<String> },
+    /// Say who holds the lock, and what freezes the host. Answer: `LockState`.
+    LockState,
+    /// Freeze the host, under its flock. Answer: `Done`, or `Locked` with what is in the way.
+    Hold(Hold),
+    /// Lift the freeze of this id, under the flock. Answer: `Done`, or `Locked` with what is in the way.
+    Lift { id: String },
+    /// End the run that holds the lock: its helper is asked to stop, and ended where it does not. Answer: `RunEnded`.
+    EndRun { run: String, by: String },
 }
 
 /// Who is at work: what another operator reads beside the lock.
@@ -208,6 +216,8 @@ pub enum Answer {
     Pruned { removed: Vec<ReleaseId>, kept: Vec<ReleaseId> },
     Verified { differences: Vec<Difference>, files: u64 },
     Probed { paths: Vec<PathState> },
+    LockState(LockState),
+    RunEnded(RunEnd),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -229,6 +239,26 @@ pub struct Hold {
     pub by: String,
     pub reason: String,
     pub since: i64,
+}
+
+/// What keeps others from a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LockState {
+    pub holder: Option<RunInfo>,
+    /// Seconds since the holder last heard of its controller, by the host's clock.
+    pub heard: Option<i64>,
+    pub hold: Option<Hold>,
+}
+
+/// How the run that held the lock came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RunEnd {
+    /// It had ended before: nobody held the lock.
+    Gone,
+    /// Its helper stopped at a safe point, as it was asked.
+    Stopped,
+    /// Its helper did not stop, and was killed.
+    Killed,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

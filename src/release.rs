@@ -161,6 +161,8 @@ pub mod layout {
     pub const HOLDER: &str = ".deployer/holder";
     pub const EPOCH: &str = ".deployer/epoch";
     pub const HOLD: &str = ".deployer/hold";
+    /// Asks the holder of the lock to stop: the id of its run, and who asks.
+    pub const END: &str = ".deployer/end";
     pub const RECORDS: &str = ".deployer/rel";
     pub const INTENT: &str = ".deployer/intent";
     pub const JOURNAL: &str = ".deployer/journal";

@@ -4,7 +4,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::cli::{self, Common, What};
 use crate::command::failure::{self, HostFailure};
@@ -159,38 +159,16 @@ impl Deploy<'_> {
         tally.begin(Step::Lock);
         let began = Instant::now();
         let what = format!("deploying {}", local.label());
-        loop {
-            let attempt = locks::take(hosts, &self.scene.run_info(what.clone())).await;
-            let (refused, moved) = match attempt {
-                locks::Attempt::Taken { moved } => {
-                    for host in hosts {
-                        tally.record(host.name(), Step::Lock, Status::Ok, began.elapsed().as_secs_f64(), Done::default());
-                    }
-                    (None, moved)
-                }
-                locks::Attempt::Refused(error) => (Some(error), false),
-            };
-            match refused {
-                None => {
-                    // What was read before the lock is old where recovery changed it, or where another run came and went meanwhile.
-                    if moved {
-                        fleet::refresh(hosts).await;
-                    }
-                    return Ok(());
-                }
-                Some(error) if error.exit == Exit::Locked && self.args.wait_lock.is_some_and(|wait| began.elapsed() < wait) => {
-                    tokio::time::sleep(Duration::from_millis(400 + u64::from(std::process::id() % 400))).await;
-                }
-                Some(mut error) => {
-                    error.state = Some(self.serving("still runs", hosts));
-                    if error.exit == Exit::Locked {
-                        error.hints.push(format!("wait: {} --wait-lock 15m", self.again()));
-                        error.hints.push(format!("look: deployer status -e {}", self.environment.name));
-                    }
-                    return Err(error);
-                }
-            }
+        let taken = locks::take_waiting(self.scene, hosts, &what, self.args.wait_lock, &self.again(), self.events).await;
+        let moved = taken.map_err(|error| error.state(self.serving("still runs", hosts)))?;
+        for host in hosts {
+            tally.record(host.name(), Step::Lock, Status::Ok, began.elapsed().as_secs_f64(), Done::default());
         }
+        // What was read before the lock is old where recovery changed it, or where another run came and went meanwhile.
+        if moved {
+            fleet::refresh(hosts).await;
+        }
+        Ok(())
     }
 
     /// Everything that happens under the lock.

@@ -2,6 +2,7 @@
 
 mod activation;
 mod config;
+mod confirm;
 mod demo;
 mod deploy;
 mod doctor;
@@ -9,6 +10,7 @@ mod failure;
 mod hosts;
 mod interrupt;
 mod locate;
+mod lock;
 mod locks;
 mod logs;
 mod manifests;
@@ -85,6 +87,7 @@ async fn verb(cli: Cli) -> Result<Exit, Error> {
         Verb::Prune(args) => prune::prune(&common, &args).await,
         Verb::Doctor(args) => doctor::doctor(&common, &args).await,
         Verb::Config(args) => config::config(&common, &args),
+        Verb::Lock(args) => lock::lock(&common, &args).await,
         Verb::Demo(args) => demo::demo(&common, &args).await,
         Verb::Completions { .. } => Ok(Exit::Ok),
     }

@@ -1,9 +1,9 @@
 //! `prune`: remove what retention does not keep, or one release by name.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, IsTerminal, Write};
 
 use crate::cli::{self, Common};
+use crate::command::confirm::confirm;
 use crate::command::failure::{self, HostFailure};
 use crate::command::interrupt::Interrupt;
 use crate::command::locks::{self, Attempt};
@@ -25,7 +25,8 @@ pub async fn prune(common: &Common, args: &cli::Prune) -> Result<Exit, Error> {
         Error::new(Exit::Usage, "release-id", error.to_string()).hint(format!("deployer releases -e {}", scene.environment.name))
     })?;
     if only.is_some() {
-        confirm(common, args, &scene.environment.name)?;
+        // Removing a named release cannot be undone.
+        confirm(common, args.confirm.as_deref(), &scene.environment.name, "remove this release from its hosts")?;
     }
     let (events, reporter) = scene.start(common, "prune");
     let interrupt = Interrupt::listen("Stopping. (^C again leaves at once)");
@@ -48,23 +49,8 @@ async fn run(scene: &Scene, only: Option<ReleaseId>, events: &Events) -> Ended {
     ended
 }
 
-/// Removing a named release cannot be undone: it asks for the environment's name.
-fn confirm(common: &Common, args: &cli::Prune, environment: &str) -> Result<(), Error> {
-    let refused = |why: &str| Error::new(Exit::Usage, "confirm", why.to_owned()).hint(format!("add `--confirm {environment}`"));
-    if let Some(name) = &args.confirm {
-        return if name == environment { Ok(()) } else { Err(refused(&format!("`--confirm {name}` names another environment"))) };
-    }
-    if common.no_input || !std::io::stdin().is_terminal() {
-        return Err(refused("removing a release by name needs `--confirm` where nobody can be asked"));
-    }
-    let _ = write!(std::io::stderr(), "Type {environment} to remove this release from its hosts: ");
-    let mut answer = String::new();
-    let _ = std::io::stdin().lock().read_line(&mut answer);
-    if answer.trim() == environment { Ok(()) } else { Err(refused("the answer was not the environment's name")) }
-}
-
 async fn under_lock(scene: &Scene, hosts: &[Host], only: Option<ReleaseId>, events: &Events) -> Ended {
-    if let Attempt::Refused(error) = locks::take(hosts, &scene.run_info("pruning")).await {
+    if let Attempt::Refused(error) = locks::take(scene, hosts, "pruning").await {
         return Ended::by(error.state("nothing was removed"), hosts.len());
     }
     let keep = scene.environment.keep_releases;

@@ -9,7 +9,7 @@ use crate::command::deploy;
 use crate::command::failure;
 use crate::command::failure::HostFailure;
 use crate::command::interrupt::Interrupt;
-use crate::command::locks::{self, Attempt};
+use crate::command::locks;
 use crate::command::outcome;
 use crate::command::scene::{self, Ended, Scene};
 use crate::error::Error;
@@ -40,9 +40,11 @@ async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events:
     };
     let hosts = &connected.hosts;
     let still = || outcome::serving(environment, "still runs", &fleet::live(hosts));
+    let again = format!("deployer rollback -e {environment}");
+    let lock = locks::take_waiting(scene, hosts, "rolling back", args.wait_lock, &again, events);
     let ended = if connected.unreachable.is_empty() {
-        match interrupt.until(lock(scene, args, hosts)).await {
-            Ok(Ok(())) => {
+        match interrupt.until(lock).await {
+            Ok(Ok(_)) => {
                 // Under the lock nobody else changes what is read here.
                 fleet::refresh(hosts).await;
                 under_lock(scene, args, hosts, interrupt, events).await
@@ -58,21 +60,6 @@ async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events:
     locks::unlock(hosts).await;
     fleet::close(hosts).await;
     ended.unwrap_or_else(|error| Ended::by(error, scene.environment.targets.len()))
-}
-
-/// Takes all locks, and waits for them as long as was asked.
-async fn lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host]) -> Result<(), Error> {
-    let began = std::time::Instant::now();
-    loop {
-        match locks::take(hosts, &scene.run_info("rolling back")).await {
-            Attempt::Taken { .. } => return Ok(()),
-            Attempt::Refused(error) if error.exit != Exit::Locked => return Err(error),
-            Attempt::Refused(error) if args.wait_lock.is_none_or(|wait| began.elapsed() >= wait) => {
-                return Err(error.hint(format!("wait: deployer rollback -e {} --wait-lock 15m", scene.environment.name)));
-            }
-            Attempt::Refused(_) => tokio::time::sleep(std::time::Duration::from_millis(500)).await,
-        }
-    }
 }
 
 async fn under_lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host], interrupt: &Interrupt, events: &Events) -> Result<Ended, Error> {

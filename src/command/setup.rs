@@ -146,7 +146,7 @@ async fn set_up(scene: &Scene, host: &Host, check: bool, events: &Events) -> Res
     let lockable = matches!(host.facts().root, RootState::Ready | RootState::Bare);
     if lockable
         && !check
-        && let Attempt::Refused(error) = locks::take(one, &scene.run_info("setting up")).await
+        && let Attempt::Refused(error) = locks::take(scene, one, "setting up").await
     {
         return Err(RemoteError::Locked { what: error.what, exit: error.exit });
     }

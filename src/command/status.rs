@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::cli::{self, Common};
+use crate::command::locks::lock_id;
 use crate::command::print;
 use crate::command::scene::{self, Scene};
 use crate::error::Error;
@@ -69,9 +70,9 @@ fn view(scene: &Scene, connected: &Connected, drift: &[Result<Vec<Difference>, H
         rows.push(row);
         notes.extend(differences);
         if let Some(holder) = &facts.holder {
-            lock.get_or_insert_with(|| format!("locked by {}, {}", holder.by, holder.what));
+            lock.get_or_insert_with(|| format!("locked by {}, {}, id {}", holder.by, holder.what, lock_id(&holder.run)));
         } else if let Some(hold) = &facts.hold {
-            lock.get_or_insert_with(|| format!("on hold by {}: {}", hold.by, hold.reason));
+            lock.get_or_insert_with(|| format!("on hold by {}: {}, id {}", hold.by, hold.reason, hold.id));
         }
     }
     let next = next(scene, &rows);

@@ -10,12 +10,12 @@ use crate::activate::{self, Verdict};
 use crate::exec::{self, Output};
 use crate::helper::Helper;
 use crate::lock;
-use crate::op::{Answer, Code, Exec, Exited, Failure, Locked, Op, RunInfo, Setup};
+use crate::op::{Answer, Code, Exec, Exited, Failure, LockState, Locked, Op, RunInfo, Setup};
 use crate::pipe::{Closed, Request, hold};
 use crate::release::{Record, ReleaseId, State, layout};
 use crate::root::Root;
 use crate::wire::{FrameKind, GRACE_MS};
-use crate::{facts, failure, probe, process, records, recover, setup, store, user};
+use crate::{facts, failure, freeze, probe, process, records, recover, setup, store, user};
 
 /// The step under whose name a build's output is kept.
 const BUILD: &str = "build";
@@ -25,7 +25,14 @@ const UNLOCK_PATIENCE: Duration = Duration::from_millis(GRACE_MS + 3000);
 /// Whether an op must wait for the others that change the host. A build takes long, and changes only its own release.
 pub fn changes_the_host(op: &Op) -> bool {
     match op {
-        Op::Facts | Op::Build { .. } | Op::Exec(_) | Op::Manifest { .. } | Op::Verify { .. } | Op::Probe { .. } => false,
+        Op::Facts
+        | Op::Build { .. }
+        | Op::Exec(_)
+        | Op::Manifest { .. }
+        | Op::Verify { .. }
+        | Op::Probe { .. }
+        | Op::LockState
+        | Op::EndRun { .. } => false,
         Op::Lock(_)
         | Op::Unlock
         | Op::Setup(_)
@@ -37,7 +44,9 @@ pub fn changes_the_host(op: &Op) -> bool {
         | Op::Activate(_)
         | Op::Confirm { .. }
         | Op::Revert { .. }
-        | Op::Prune { .. } => true,
+        | Op::Prune { .. }
+        | Op::Hold(_)
+        | Op::Lift { .. } => true,
     }
 }
 
@@ -57,7 +66,11 @@ pub fn writes_a_stream(op: &Op) -> bool {
         | Op::Confirm { .. }
         | Op::Prune { .. }
         | Op::Verify { .. }
-        | Op::Probe { .. } => false,
+        | Op::Probe { .. }
+        | Op::LockState
+        | Op::Hold(_)
+        | Op::Lift { .. }
+        | Op::EndRun { .. } => false,
     }
 }
 
@@ -116,6 +129,10 @@ pub fn answer(helper: &Helper, request: &Request, op: Op) -> Result<Answer, Fail
             Ok(Answer::Verified { differences, files })
         }
         Op::Probe { paths } => Ok(Answer::Probed { paths: paths.iter().map(|path| probe::look(&helper.root_path, path)).collect() }),
+        Op::LockState => Ok(Answer::LockState(helper.root().map_or_else(|_| LockState::default(), |root| lock::state(&root)))),
+        Op::Hold(hold) => freeze::hold(&helper.root()?, &hold),
+        Op::Lift { id } => freeze::lift(&helper.root()?, &id),
+        Op::EndRun { run, by } => freeze::end_run(&helper.root()?, &run, &by, request),
     }
 }
 

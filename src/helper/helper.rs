@@ -8,6 +8,7 @@ use crate::activate::DeadMan;
 use crate::current;
 use crate::exec::{self, Job, Output};
 use crate::failure;
+use crate::freeze;
 use crate::fs::Dir;
 use crate::lock::Lock;
 use crate::op::{Code, Current, Exec, Exited, Failure};
@@ -60,6 +61,19 @@ impl Helper {
     /// The lock, or the failure of an op that needs it.
     pub fn locked(&self) -> Result<Arc<Lock>, Failure> {
         hold(&self.lock).clone().ok_or_else(|| failure::new(Code::NotLocked, "this run does not hold the host's lock"))
+    }
+
+    /// Says who asked the run that holds the lock here to stop, if somebody did.
+    pub fn asked_to_end(&self) -> Option<String> {
+        let run = hold(&self.lock).as_ref()?.run.run.clone();
+        freeze::asked_to_end(&self.root().ok()?, &run)
+    }
+
+    /// Leaves a sign beside the lock, if it is held here, that the controller lives.
+    pub fn leave_sign(&self) {
+        if let Some(lock) = hold(&self.lock).as_ref() {
+            lock.beat();
+        }
     }
 
     /// A variable for the processes of one command, which no others carry: an activation's server must not be taken for a part of

@@ -10,7 +10,9 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::failure;
-use crate::op::{Code, Failure, Hold, Locked, RunInfo};
+use crate::fs::{set_mtime, stat_of};
+use crate::helper::clock;
+use crate::op::{Code, Failure, Hold, LockState, Locked, RunInfo};
 use crate::release::{FORMAT, layout};
 use crate::root::Root;
 use crate::{facts, process, records};
@@ -23,7 +25,7 @@ const BETWEEN: std::time::Duration = std::time::Duration::from_millis(3);
 #[derive(Debug)]
 pub struct Lock {
     /// Closes with the process, on exec too: only this helper holds it.
-    _file: File,
+    file: File,
     pub epoch: u64,
     pub run: RunInfo,
     /// What a dead run left and that cannot be taken away, for people.
@@ -32,11 +34,16 @@ pub struct Lock {
     pub journal: Mutex<()>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Holder {
+/// Who holds the lock. Pids are reused: a process is known by when it was started, and in which boot.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Holder {
     #[serde(flatten)]
-    run: RunInfo,
-    pid: u32,
+    pub run: RunInfo,
+    pub pid: i32,
+    #[serde(default)]
+    started: u64,
+    #[serde(default)]
+    boot_id: String,
 }
 
 /// Takes the lock without waiting, or says who has it.
@@ -46,21 +53,45 @@ pub fn acquire(root: &Root, run: &RunInfo) -> Result<Result<Lock, Locked>, Failu
     if let Some(hold) = hold_record(root) {
         return Ok(Err(Locked::Held(hold)));
     }
-    let file = open(root)?;
-    for attempt in 0..TRIES {
+    let file = match try_flock(root)? {
+        Ok(file) => file,
+        Err(busy) => return Ok(Err(busy)),
+    };
+    // Whoever froze the host meanwhile held the lock for it.
+    if let Some(hold) = hold_record(root) {
+        return Ok(Err(Locked::Held(hold)));
+    }
+    // First of all: on a full disk nothing else makes room for what is written next.
+    let stays = sweep(root);
+    identify(root)?;
+    raise_epoch(root, file, run).map(|lock| Ok(Lock { stays, ..lock }))
+}
+
+/// Takes the flock and nothing else, for what is over in a moment, frozen or not.
+pub fn briefly(root: &Root) -> Result<Result<File, Locked>, Failure> {
+    refuse_unfit(root)?;
+    root.ensure_control().map_err(|error| failure::io("set up", format!("{}/{}", root.path, layout::CONTROL), &error))?;
+    try_flock(root)
+}
+
+fn try_flock(root: &Root) -> Result<Result<File, Locked>, Failure> {
+    let mut file = open(root)?;
+    for attempt in 1..=TRIES {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {
-                // First of all: on a full disk nothing else makes room for what is written next.
-                let stays = sweep(root);
-                identify(root)?;
-                return raise_epoch(root, file, run).map(|lock| Ok(Lock { stays, ..lock }));
-            }
-            Err(Errno::WOULDBLOCK | Errno::INTR) if attempt + 1 < TRIES => std::thread::sleep(BETWEEN),
+            Ok(()) if is_the_lock(root, &file) => return Ok(Ok(file)),
+            // What was locked went away with all of `.deployer` (`remove`), and whoever comes next locks another file.
+            Ok(()) => file = open(root)?,
+            Err(Errno::WOULDBLOCK | Errno::INTR) if attempt < TRIES => std::thread::sleep(BETWEEN),
             Err(Errno::WOULDBLOCK | Errno::INTR) => break,
             Err(error) => return Err(failure::io("lock", layout::LOCK, &error.into())),
         }
     }
     Ok(Err(Locked::Busy(holder_text(root).unwrap_or_else(unknown))))
+}
+
+fn is_the_lock(root: &Root, file: &File) -> bool {
+    let there = root.dir.stat(layout::LOCK);
+    stat_of(file).is_ok_and(|ours| there.is_ok_and(|there| (ours.device, ours.ino) == (there.device, there.ino)))
 }
 
 /// Makes the control directory whole outside a run. Where a run is at work, it has done so itself.
@@ -92,7 +123,7 @@ pub fn wait(root: &Root, epoch: u64, run: &RunInfo) -> Result<Option<Lock>, Fail
         return Ok(None);
     }
     write_holder(root, run);
-    Ok(Some(Lock { _file: file, epoch, run: run.clone(), stays: None, journal: Mutex::default() }))
+    Ok(Some(Lock { file, epoch, run: run.clone(), stays: None, journal: Mutex::default() }))
 }
 
 /// Lets the lock go.
@@ -105,9 +136,25 @@ pub fn release(root: &Root, lock: Lock) {
 /// Says who holds the lock now, if anybody does. Changes nothing.
 pub fn holder(root: &Root) -> Option<RunInfo> {
     let file = root.dir.open_file(layout::LOCK).ok()?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) {
-        Err(Errno::WOULDBLOCK) => Some(holder_text(root).unwrap_or_else(unknown)),
-        Ok(()) | Err(_) => None,
+    is_held(&file).then(|| holder_text(root).unwrap_or_else(unknown))
+}
+
+fn is_held(file: &File) -> bool {
+    matches!(rustix::fs::flock(file, FlockOperation::NonBlockingLockShared), Err(Errno::WOULDBLOCK))
+}
+
+/// Says who holds the lock, when it last heard of its controller, and what freezes the host. Changes nothing.
+pub fn state(root: &Root) -> LockState {
+    let holder = holder(root);
+    let heard = holder.as_ref().and_then(|_| root.dir.stat(layout::LOCK).ok()).map(|stat| (clock() - stat.mtime.seconds).max(0));
+    LockState { holder, heard, hold: hold_record(root) }
+}
+
+impl Lock {
+    /// Leaves a sign of life of the controller: the lock's own time.
+    pub fn beat(&self) {
+        // Best effort: it is for people.
+        let _ = set_mtime(&self.file, clock());
     }
 }
 
@@ -152,7 +199,9 @@ fn raise_epoch(root: &Root, file: File, run: &RunInfo) -> Result<Lock, Failure> 
     // Whoever could still act under an older epoch ends with this boot, so it need not survive it; but it must stay readable.
     root.dir.replace_whole(layout::EPOCH, text.as_bytes(), 0o600).map_err(|error| failure::io("write", layout::EPOCH, &error))?;
     write_holder(root, run);
-    Ok(Lock { _file: file, epoch, run: run.clone(), stays: None, journal: Mutex::default() })
+    let lock = Lock { file, epoch, run: run.clone(), stays: None, journal: Mutex::default() };
+    lock.beat();
+    Ok(lock)
 }
 
 /// Reads the epoch of the last run that had the lock.
@@ -173,7 +222,9 @@ pub fn read_epoch(root: &Root) -> Result<u64, Failure> {
 
 /// Says who the holder is. Best effort: it is for people, and a full disk must not keep a host from being put back.
 fn write_holder(root: &Root, run: &RunInfo) {
-    let text = serde_json::to_vec(&Holder { run: run.clone(), pid: std::process::id() });
+    let pid = std::process::id().cast_signed();
+    let started = process::started(pid).unwrap_or_default();
+    let text = serde_json::to_vec(&Holder { run: run.clone(), pid, started, boot_id: facts::boot_id() });
     let written = text.map_err(io::Error::from).and_then(|text| root.dir.replace_unsynced(layout::HOLDER, &text, 0o600));
     if written.is_err() {
         // The one before would be believed if its pid were in use again.
@@ -191,12 +242,27 @@ fn sweep(root: &Root) -> Option<String> {
     Some(format!("`{path}` holds what cannot be removed: {}; as root: `find {path} -mindepth 1 -delete`", failure::cause(&error)))
 }
 
-/// Reads who holds the lock, as far as the text is of a process that lives.
 fn holder_text(root: &Root) -> Option<RunInfo> {
-    let holder: Holder = serde_json::from_slice(&root.dir.read(layout::HOLDER, 64 * 1024).ok()?).ok()?;
-    process::read(&format!("/proc/{}/stat", holder.pid)).map(|_| holder.run)
+    read_holder(root).map(|holder| holder.run)
 }
 
+/// Reads who holds the lock, as far as the text is of a process that lives.
+pub fn read_holder(root: &Root) -> Option<Holder> {
+    let holder: Holder = serde_json::from_slice(&root.dir.read(layout::HOLDER, 64 * 1024).ok()?).ok()?;
+    holder.is_alive().then_some(holder)
+}
+
+impl Holder {
+    /// Tells whether the process that wrote this is there still.
+    pub fn is_alive(&self) -> bool {
+        let started = process::started(self.pid);
+        started.is_some_and(|started| self.started == 0 || (self.started == started && self.boot_id == facts::boot_id()))
+    }
+}
+
+/// The id of a run that has the lock and has not said yet, or no longer, who it is.
+pub const UNKNOWN: &str = "unknown";
+
 fn unknown() -> RunInfo {
-    RunInfo { run: "unknown".into(), by: "another run".into(), what: "starting or ending".into(), since: 0 }
+    RunInfo { run: UNKNOWN.into(), by: "another run".into(), what: "starting or ending".into(), since: 0 }
 }

@@ -9,6 +9,7 @@ mod dispatch;
 mod exec;
 mod facts;
 mod failure;
+mod freeze;
 mod fs;
 mod health;
 mod helper;

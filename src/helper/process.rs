@@ -173,6 +173,25 @@ fn parse_stat(stat: &[u8]) -> Option<Process> {
     Some(Process { pid, parent: number()?, group: number()?, session: number()? })
 }
 
+/// Says when a live process was started, in ticks since the boot: with its pid it names one process of this boot.
+pub fn started(pid: i32) -> Option<u64> {
+    started_field(&read(&format!("/proc/{pid}/stat"))?)
+}
+
+/// Tells whether a process is stopped, as by SIGSTOP.
+pub fn is_stopped(pid: i32) -> bool {
+    let stat = read(&format!("/proc/{pid}/stat")).unwrap_or_default();
+    String::from_utf8_lossy(&stat).rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
+}
+
+fn started_field(stat: &[u8]) -> Option<u64> {
+    parse_stat(stat)?;
+    let stat = String::from_utf8_lossy(stat);
+    let (_, rest) = stat.rsplit_once(')')?;
+    // The 22nd field of proc_pid_stat(5); the first two are before the bracket.
+    rest.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
 /// Tells whether a process has the entry `mark` (`KEY=value`) in the environment it was started with.
 fn has_env(pid: i32, mark: &str) -> bool {
     read(&format!("/proc/{pid}/environ")).is_some_and(|environ| environ.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes()))
@@ -218,6 +237,14 @@ mod tests {
         assert_eq!(parse_stat(b"12 (a) S 99 (x) R 1 12 7 0"), Some(expected));
         assert_eq!(parse_stat(b"12 (a) Z 1 12 7 0"), None);
         assert_eq!(parse_stat(b"12 (a"), None);
+    }
+
+    #[test]
+    fn a_process_is_known_by_when_it_was_started() {
+        let me = std::process::id().cast_signed();
+        assert!(started(me).is_some_and(|ticks| ticks > 0) && started(me) == started(me));
+        assert_eq!(started_field(b"12 (a) b) S 1 12 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 9 9"), Some(777));
+        assert_eq!(started_field(b"12 (a) Z 1 12 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 777 9 9"), None);
     }
 
     #[test]

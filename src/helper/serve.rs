@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
@@ -27,6 +27,10 @@ const MARGIN: Duration = Duration::from_secs(3);
 const CORRUPT: u8 = 3;
 /// What the pipe from sshd shall hold: as much as any user may ask for.
 const INPUT: usize = 1024 * 1024;
+/// How often it looks whether somebody wants this run to end.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often it leaves a sign beside the lock that its controller lives.
+const SIGN: Duration = Duration::from_secs(4);
 
 /// Why the loop ended.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ enum Over {
     Dead,
     /// What came is not our language.
     Garbled(String),
+    /// Somebody asked for the end of the run that holds the lock: who.
+    Asked(String),
 }
 
 impl From<FrameError> for Over {
@@ -115,18 +121,30 @@ impl Server {
         let mut decoder = Decoder::default();
         let mut messages = Messages::default();
         let mut buffer = vec![0; 128 * 1024];
-        let silence = Timespec { tv_sec: i64::try_from(DEAD_MS / 1000).unwrap_or(20), tv_nsec: 0 };
+        let tick = Timespec { tv_sec: i64::try_from(LOOK.as_secs()).unwrap_or(1), tv_nsec: 0 };
+        let (mut heard, mut looked, mut signed) = (Instant::now(), Instant::now(), Instant::now());
         loop {
+            if looked.elapsed() >= LOOK {
+                looked = Instant::now();
+                if let Some(by) = self.helper.asked_to_end() {
+                    return Over::Asked(by);
+                }
+            }
             let mut watched = [PollFd::new(input, PollFlags::IN)];
-            match poll(&mut watched, Some(&silence)) {
+            match poll(&mut watched, Some(&tick)) {
+                Ok(0) if heard.elapsed() < Duration::from_millis(DEAD_MS) => continue,
                 Ok(0) => return Over::Dead,
-                Ok(_) => {}
+                Ok(_) => heard = Instant::now(),
                 Err(rustix::io::Errno::INTR) => continue,
                 Err(_) => return Over::Dead,
             }
             match rustix::io::read(input, &mut buffer) {
                 Ok(0) => return Over::Dead,
                 Ok(count) => {
+                    if signed.elapsed() >= SIGN {
+                        signed = Instant::now();
+                        self.helper.leave_sign();
+                    }
                     if let Err(over) = self.take(&mut decoder, &mut messages, &buffer[..count]) {
                         return over;
                     }
@@ -207,11 +225,15 @@ impl Server {
                 eprintln!("deployer-helper: {why}");
                 ExitCode::FAILURE
             }
+            Over::Asked(by) => {
+                eprintln!("deployer-helper: {} ended this run", crate::tree::path::Shown(by.as_bytes()));
+                ExitCode::FAILURE
+            }
         };
         match over {
             Over::Bye => {}
             // Nobody reads: whoever waits to write must not.
-            Over::Dead | Over::Garbled(_) => self.pipe.die(),
+            Over::Dead | Over::Garbled(_) | Over::Asked(_) => self.pipe.die(),
         }
         for request in hold(&self.running.requests).values() {
             request.stop();

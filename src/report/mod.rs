@@ -7,6 +7,7 @@ pub mod fold;
 pub mod human;
 pub mod json;
 mod live;
+pub mod locks;
 pub mod logs;
 pub mod paper;
 pub mod phrases;

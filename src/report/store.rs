@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{Event, Timed};
@@ -14,6 +15,8 @@ use crate::report::json;
 
 const EVENTS: &str = "events.ndjson";
 const META: &str = "meta";
+/// Locked for as long as the run's program lives, however it ends.
+const ALIVE: &str = "alive";
 const DAYS: Duration = Duration::from_secs(30 * 24 * 3600);
 const RUNS: usize = 100;
 const BYTES: u64 = 1_000_000_000;
@@ -66,6 +69,8 @@ pub struct StoredRun {
 pub struct RunStore {
     directory: PathBuf,
     writer: Option<BufWriter<File>>,
+    /// Only held: it closes with the program.
+    _alive: Option<File>,
     meta: Meta,
     /// What went wrong, until it was told.
     warning: Option<String>,
@@ -79,7 +84,8 @@ impl RunStore {
         let directory = runs.join(run);
         let opened = if is_name(run) { create(&directory) } else { Err(io::Error::other(format!("`{run}` is not the id of a run"))) };
         let meta = Meta { format: 1, run: run.to_owned(), ..Meta::default() };
-        let mut store = Self { directory, writer: None, meta, warning: None };
+        let alive = opened.as_ref().ok().and_then(|_| lock_alive(&directory));
+        let mut store = Self { directory, writer: None, _alive: alive, meta, warning: None };
         match opened {
             Ok(file) => store.writer = Some(BufWriter::new(file)),
             Err(error) => store.fail(&error),
@@ -92,6 +98,16 @@ impl RunStore {
     #[must_use]
     pub fn runs(state_dir: &Path) -> Vec<StoredRun> {
         list(&state_dir.join("runs"))
+    }
+
+    /// Tells whether a run was started on this machine, by this user, and its program is gone.
+    #[must_use]
+    pub fn is_over(state_dir: &Path, run: &str) -> bool {
+        if !is_name(run) {
+            return false;
+        }
+        let alive = File::open(state_dir.join("runs").join(run).join(ALIVE));
+        alive.is_ok_and(|file| rustix::fs::flock(file, FlockOperation::NonBlockingLockShared).is_ok())
     }
 
     /// Reads what a run told. Events of a newer deployer, and a last line that was cut off, are left out.
@@ -182,6 +198,12 @@ impl RunStore {
 fn create(directory: &Path) -> io::Result<File> {
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     OpenOptions::new().append(true).create(true).mode(0o600).open(directory.join(EVENTS))
+}
+
+/// Best effort: without it nobody can tell that the run is over, and waits as long as for anybody else's.
+fn lock_alive(directory: &Path) -> Option<File> {
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(directory.join(ALIVE)).ok()?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).ok().map(|()| file)
 }
 
 /// The id of a run becomes a directory's name, so it may not lead anywhere else.

@@ -36,6 +36,7 @@ mod fleet;
 mod git_export;
 mod git_resolve;
 mod harness;
+mod holds;
 mod host_faults;
 mod interrupt;
 mod inventory;

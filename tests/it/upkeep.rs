@@ -91,7 +91,7 @@ Nothing to remove from 1 host of prod
         Exit::Usage,
         str![""],
         str![[r"
-error: removing a release by name needs `--confirm` where nobody can be asked
+error: to remove this release from its hosts needs `--confirm` where nobody can be asked
   hint: add `--confirm prod`
 
 "]],

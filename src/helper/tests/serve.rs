@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod client;
+mod freeze;
 mod kill;
 #[path = "../../op.rs"]
 mod op;

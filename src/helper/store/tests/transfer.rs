@@ -354,3 +354,20 @@ proptest! {
         prop_assert_eq!(begun.missing.iter().map(|(_, count)| *count as usize).sum::<usize>(), new);
     }
 }
+
+#[test]
+fn a_source_that_cannot_be_read_is_no_error_of_the_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("from"), "alpha").unwrap();
+    let held = crate::fs::Dir::open_absolute(dir.path().to_str().unwrap()).unwrap();
+    // Not opened for reading, which fails as a bad block does: in the middle of the copy.
+    let mut source = std::fs::File::options().write(true).open(dir.path().join("from")).unwrap();
+    let looks = crate::fs::stat_of(&source).unwrap();
+    let wanted = super::super::copy::Wanted { mode: FILE, size: 5, digest: Digest::of(b"alpha"), mtime: 1_700_000_000 };
+    for trusted in [None, Some(super::super::stored::Stamp::from(&looks))] {
+        let copier = super::super::copy::Copier::default();
+        let copied = copier.copy((&mut source, &looks), trusted, (&held, b"to"), &wanted, &mut Vec::new());
+        assert!(matches!(copied, Err(super::super::copy::NotCopied::Source)));
+        assert!(!dir.path().join("to").exists());
+    }
+}
