@@ -22,7 +22,8 @@ Everyday:
   deployer logs -H app07 --step build         the output of the last run
 
 Hosts:
-  run -- CMD   setup   prune   doctor   hosts   hosts trust HOST   lock status|acquire|release
+  run -- CMD   setup   cache fill|status|push   prune   doctor   hosts   hosts trust HOST
+  lock status|acquire|release
 
 Project:
   config show|check   demo   completions
@@ -192,6 +193,9 @@ pub enum Verb {
     Setup(Setup),
     /// Remove releases that retention does not keep, or one by name.
     Prune(Prune),
+    /// Fill, compare and send what offline builds need.
+    #[command(subcommand)]
+    Cache(Cache),
     /// Check this computer, the config and every host.
     Doctor(Doctor),
     /// Show or check the effective config.
@@ -356,6 +360,45 @@ pub struct Prune {
     /// Confirm by naming the environment.
     #[arg(long, value_name = "ENV")]
     pub confirm: Option<String>,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Cache {
+    /// Run the recipe's resolver for a revision on a builder, which has to reach an index, and keep what it fetches.
+    ///
+    /// The builder is the environment's first host, or the first that `-H` selects. A build without network proves what was fetched.
+    Fill(CacheFill),
+    /// Compare what a revision needs with what each host has.
+    Status(CacheStatus),
+    /// Send hosts what they lack of what a revision needs.
+    Push(CacheWhat),
+}
+
+/// The revision whose needs are meant.
+#[derive(Clone, Debug, Args)]
+pub struct CacheWhat {
+    /// Branch, tag or commit; otherwise the environment's `rev`.
+    #[arg(short = 'r', long, value_name = "REV")]
+    pub rev: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CacheFill {
+    /// Branch, tag or commit; otherwise the environment's `rev`.
+    #[arg(short = 'r', long, value_name = "REV")]
+    pub rev: Option<String>,
+    /// Fill on this machine: the project's own code runs here, as you.
+    #[arg(long)]
+    pub local: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CacheStatus {
+    #[command(flatten)]
+    pub what: CacheWhat,
+    /// Exit 20 unless every cache is complete.
+    #[arg(long)]
+    pub exit_code: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -19,7 +19,7 @@ pub enum Stage {
     Remote,
 }
 
-/// The steps, in the order of a deploy. `revert` follows a failed check; `run` is an ad-hoc command.
+/// The steps, in the order of a deploy. `revert` follows a failed check; `fill` fetches what builds need, and `run` is an ad-hoc command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
@@ -29,6 +29,7 @@ pub enum Step {
     Connect,
     Lock,
     Push,
+    Cache,
     Link,
     Build,
     Activate,
@@ -37,6 +38,7 @@ pub enum Step {
     Revert,
     Prune,
     Setup,
+    Fill,
     Run,
 }
 
@@ -45,10 +47,16 @@ impl Step {
     pub const fn stage(self) -> Stage {
         match self {
             Self::Mirror | Self::Resolve | Self::Export => Stage::Local,
-            Self::Connect | Self::Lock | Self::Push | Self::Link => Stage::Transfer,
-            Self::Build | Self::Activate | Self::Check | Self::Confirm | Self::Revert | Self::Prune | Self::Setup | Self::Run => {
-                Stage::Remote
-            }
+            Self::Connect | Self::Lock | Self::Push | Self::Cache | Self::Link => Stage::Transfer,
+            Self::Build
+            | Self::Activate
+            | Self::Check
+            | Self::Confirm
+            | Self::Revert
+            | Self::Prune
+            | Self::Setup
+            | Self::Fill
+            | Self::Run => Stage::Remote,
         }
     }
 
@@ -61,6 +69,7 @@ impl Step {
             Self::Connect => "connect",
             Self::Lock => "lock",
             Self::Push => "push",
+            Self::Cache => "cache",
             Self::Link => "link",
             Self::Build => "build",
             Self::Activate => "activate",
@@ -69,6 +78,7 @@ impl Step {
             Self::Revert => "revert",
             Self::Prune => "prune",
             Self::Setup => "setup",
+            Self::Fill => "fill",
             Self::Run => "run",
         }
     }

@@ -177,6 +177,10 @@ fn summary(step: Step, count: &Count) -> String {
                 None => format!("{per_host} sent per host"),
             }
         }
+        Step::Cache if count.sent > 0 && count.ok > 0 => {
+            let detail = count.detail.as_ref().map_or_else(String::new, |detail| format!("{detail}, "));
+            format!("{detail}{} sent in all", crate::figures::bytes(count.sent))
+        }
         Step::Build if count.ok + count.failed > 1 => format!("slowest {} {:.1}s", count.slowest.1, count.slowest.0),
         _ => count.detail.clone().unwrap_or_default(),
     }

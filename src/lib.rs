@@ -33,6 +33,8 @@ pub mod git;
 pub mod sandbox;
 /// What opens a byte pipe to a host, and puts a helper at its other end.
 pub mod session;
+/// What this machine keeps for the download caches of hosts.
+pub mod shelf;
 /// Walks a directory of this machine into a manifest.
 pub mod walk;
 /// Frames and messages of the byte pipe to a helper.

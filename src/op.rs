@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::release::{NewRelease, Record, ReleaseId};
+use crate::tree::Digest;
 
 /// A command of the user's: an argv that no shell sees, or a text for `sh -eu`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +64,17 @@ pub enum Op {
     Lift { id: String },
     /// End the run that holds the lock: its helper is asked to stop, and ended where it does not. Answer: `RunEnded`.
     EndRun { run: String, by: String },
+    /// Compare a directory of files, as a download cache, with a list. The stream brings the list (see `Compare`). Answer: `Compared`.
+    Compare(Compare),
+    /// Bring content into a directory that was compared to `begin`. The stream brings it as that of `Content` does; indices are into
+    /// the list. Answer: `Written`.
+    Supply { directory: String, size: u64 },
+    /// Send the list of a directory's files on the stream, zstd-compressed; without `digests` nothing is read. Answer: `Done`.
+    Gather { directory: String, digests: bool },
+    /// Send the content of listed files, one behind the other in one zstd frame. The stream brings the list. Answer: `Done`.
+    Fetch { directory: String, size: u64 },
+    /// Remove a directory that a fill worked in. Answer: `Done`.
+    Clear { directory: String },
 }
 
 /// Who is at work: what another operator reads beside the lock.
@@ -112,6 +124,19 @@ pub enum ManifestSource {
 pub struct Content {
     pub release: ReleaseId,
     pub size: u64,
+}
+
+/// A directory, and the list it is compared with: one zstd frame on the stream that decompresses to `size` bytes of
+/// `Manifest::encode`. Where `size` is 0 the list is the one that the directory keeps under `set`, and it is sent back on the stream.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {
+    pub directory: String,
+    pub set: Option<Digest>,
+    pub size: u64,
+    /// Get ready to complete the directory: `Supply` follows. The list is kept under `set`, and what the host has is taken from there.
+    pub begin: bool,
+    /// Another directory of the host, which a fill left, that has all that is listed.
+    pub from: Option<String>,
 }
 
 /// What is linked into a release.
@@ -218,6 +243,17 @@ pub enum Answer {
     Probed { paths: Vec<PathState> },
     LockState(LockState),
     RunEnded(RunEnd),
+    Compared(Compared),
+}
+
+/// How a directory compares with a list. Ranges are (first index, count) of its entries, ascending.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compared {
+    /// Whether there was a list at all.
+    pub listed: bool,
+    pub missing: Vec<(u32, u32)>,
+    /// There is something of that name with other content.
+    pub differing: Vec<(u32, u32)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -194,6 +194,12 @@ pub mod layout {
         format!("{MANIFESTS}/{id}")
     }
 
+    /// What a build may write beside its release; gone when it ends.
+    #[must_use]
+    pub fn scratch(id: &ReleaseId) -> String {
+        format!("{TEMPORARY}/build-{id}")
+    }
+
     #[must_use]
     pub fn log(id: &ReleaseId, step: &str) -> String {
         format!("{LOGS}/{id}/{step}.log")

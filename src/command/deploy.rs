@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cli::{self, Common, What};
+use crate::command::cache;
 use crate::command::failure::{self, HostFailure};
 use crate::command::interrupt::Interrupt;
 use crate::command::locks;
@@ -222,6 +223,7 @@ impl Deploy<'_> {
                 Err(failure) => failures.push(failure),
             }
         }
+        cache::explain_lacking(self.environment, &mut failures, &all).await;
         let counted = failures.len() - self.skipped(&failures);
         if rollout::barrier(ready.len(), counted, budget) == Barrier::Stop {
             locks::unlock(&all).await;

@@ -17,6 +17,8 @@ pub struct HostFailure {
     pub step: Step,
     pub message: String,
     pub hint: Option<String>,
+    /// What to type to remove the cause, where that is known.
+    pub fix: Option<String>,
     pub code: Option<Code>,
     pub command: Vec<String>,
     /// The command's exit code, where it had one.
@@ -43,6 +45,7 @@ impl HostFailure {
             step,
             message: message.into(),
             hint: None,
+            fix: None,
             code: None,
             command: Vec::new(),
             exit: None,
@@ -63,6 +66,12 @@ pub fn blocked(plan: &HostPlan) -> Option<HostFailure> {
         blocked: true,
         ..HostFailure::new(&plan.host, Step::Lock, blocker.message.clone())
     })
+}
+
+/// A step that failed on a host for a reason of this machine's own finding.
+#[must_use]
+pub fn step(host: &str, step: Step, message: impl Into<String>) -> HostFailure {
+    HostFailure::new(host, step, message)
 }
 
 /// A host that could not be connected to.

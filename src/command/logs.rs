@@ -81,13 +81,14 @@ fn list(common: &Common, state: &std::path::Path) -> Exit {
 }
 
 fn step(name: &str) -> Result<Step, Error> {
-    const STEPS: [Step; 15] = [
+    const STEPS: [Step; 17] = [
         Step::Mirror,
         Step::Resolve,
         Step::Export,
         Step::Connect,
         Step::Lock,
         Step::Push,
+        Step::Cache,
         Step::Link,
         Step::Build,
         Step::Activate,
@@ -96,6 +97,7 @@ fn step(name: &str) -> Result<Step, Error> {
         Step::Revert,
         Step::Prune,
         Step::Setup,
+        Step::Fill,
         Step::Run,
     ];
     STEPS.into_iter().find(|step| step.name() == name).ok_or_else(|| {

@@ -1,6 +1,7 @@
 //! One file a verb: wires config, plan, stages and report. Here is what verbs share.
 
 mod activation;
+mod cache;
 mod config;
 mod confirm;
 mod demo;
@@ -85,6 +86,7 @@ async fn verb(cli: Cli) -> Result<Exit, Error> {
         Verb::Hosts(args) => hosts::hosts(&common, &args).await,
         Verb::Setup(args) => setup::setup(&common, &args).await,
         Verb::Prune(args) => prune::prune(&common, &args).await,
+        Verb::Cache(args) => cache::cache(&common, &args).await,
         Verb::Doctor(args) => doctor::doctor(&common, &args).await,
         Verb::Config(args) => config::config(&common, &args),
         Verb::Lock(args) => lock::lock(&common, &args).await,

@@ -178,13 +178,19 @@ pub struct Shared {
 pub struct Cache {
     pub path: HostPath,
     pub link: TreePath,
+    /// What fills it, where that is not the recipe's own.
+    pub fill: Option<Command>,
+    /// Variables of the fill: an index of the user's own, for example.
+    pub env: BTreeMap<String, String>,
 }
 
 /// The offline build, whatever recipe it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Build {
-    /// `buildout` or `command`.
+    /// The name of one of `recipe::ALL`.
     pub recipe: String,
+    /// What the recipe calls its config, where it has one.
+    pub config: Option<String>,
     pub command: Command,
     /// The virtual environment that `setup` makes; the buildout recipe's.
     pub venv: Option<HostPath>,

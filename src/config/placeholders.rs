@@ -58,6 +58,48 @@ pub fn check(text: &str) -> Result<(), PlaceholderError> {
     expand(text, &Values::default()).map(|_| ())
 }
 
+/// Where a build finds what it is built from, and where it may leave what nobody needs afterwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// The directory of the cache that has this revision's files; none where there is no cache.
+    pub cache: Option<String>,
+    /// A directory of this build alone, gone when it ends.
+    pub scratch: String,
+}
+
+impl Places {
+    fn lookup(&self, name: &str) -> Option<&str> {
+        match name {
+            "cache" => self.cache.as_deref(),
+            "scratch" => Some(&self.scratch),
+            _ => None,
+        }
+    }
+
+    /// The same as variables.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(String, String)> {
+        let cache = self.cache.iter().map(|cache| ("DEPLOYER_CACHE".to_owned(), cache.clone()));
+        cache.chain([("DEPLOYER_SCRATCH".to_owned(), self.scratch.clone())]).collect()
+    }
+}
+
+/// As `expand`, with `{cache}` and `{scratch}` too.
+pub fn expand_build(text: &str, values: &Values, places: &Places) -> Result<String, PlaceholderError> {
+    expand_with(text, |name| places.lookup(name).or_else(|| values.lookup(name)))
+}
+
+/// Checks a text as `expand_build` would read it.
+pub fn check_build(text: &str, has_cache: bool) -> Result<(), PlaceholderError> {
+    let places = Places { cache: has_cache.then(String::new), scratch: String::new() };
+    expand_build(text, &Values::default(), &places).map(|_| ())
+}
+
+/// Checks a text of a fill, which knows of the environment, the revision and its own places.
+pub fn check_fill(text: &str) -> Result<(), PlaceholderError> {
+    expand_with(text, |name| matches!(name, "env" | "rev" | "short-rev" | "cache" | "scratch").then_some("")).map(|_| ())
+}
+
 /// Replaces `{name}` by what `lookup` says.
 pub fn expand_with<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> Result<String, PlaceholderError> {
     let mut out = String::with_capacity(text.len());

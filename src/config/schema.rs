@@ -138,7 +138,10 @@ static INVENTORY: Section = Section {
 static SHARED: Section =
     Section { noun: "the shared paths", keys: &[key("dirs", Shape::Texts), key("files", Shape::Texts), key("replace", Shape::Truth)] };
 
-static CACHE: Section = Section { noun: "the download cache", keys: &[key("path", Shape::Text), key("link", Shape::Text)] };
+static CACHE: Section = Section {
+    noun: "the download cache",
+    keys: &[key("path", Shape::Text), key("link", Shape::Text), key("fill", Shape::Command), key("env", Shape::Named(&Shape::Text))],
+};
 
 static BUILD: Section = Section {
     noun: "a build",
@@ -151,7 +154,7 @@ static BUILD: Section = Section {
         key("timeout", Shape::Duration),
         key("idle-timeout", Shape::Duration),
         key("output-limit", Shape::Size),
-        key("network", Shape::Choice(&["blocked", "none", "host"])),
+        key("network", Shape::Choice(&["blocked", "none", "host", "index"])),
     ],
 };
 

@@ -15,7 +15,7 @@ use crate::pipe::{Closed, Request, hold};
 use crate::release::{Record, ReleaseId, State, layout};
 use crate::root::Root;
 use crate::wire::{FrameKind, GRACE_MS};
-use crate::{facts, failure, freeze, probe, process, records, recover, setup, store, user};
+use crate::{cache, facts, failure, freeze, probe, process, records, recover, setup, store, user};
 
 /// The step under whose name a build's output is kept.
 const BUILD: &str = "build";
@@ -32,7 +32,13 @@ pub fn changes_the_host(op: &Op) -> bool {
         | Op::Verify { .. }
         | Op::Probe { .. }
         | Op::LockState
-        | Op::EndRun { .. } => false,
+        | Op::EndRun { .. }
+        // Caches have a lock of their own, and completing one keeps nobody waiting.
+        | Op::Compare(_)
+        | Op::Supply { .. }
+        | Op::Gather { .. }
+        | Op::Fetch { .. }
+        | Op::Clear { .. } => false,
         Op::Lock(_)
         | Op::Unlock
         | Op::Setup(_)
@@ -53,7 +59,14 @@ pub fn changes_the_host(op: &Op) -> bool {
 /// Whether an op's stream carries something to the controller.
 pub fn writes_a_stream(op: &Op) -> bool {
     match op {
-        Op::Build { .. } | Op::Exec(_) | Op::Activate(_) | Op::Revert { .. } | Op::Manifest { .. } => true,
+        Op::Build { .. }
+        | Op::Exec(_)
+        | Op::Activate(_)
+        | Op::Revert { .. }
+        | Op::Manifest { .. }
+        | Op::Compare(_)
+        | Op::Gather { .. }
+        | Op::Fetch { .. } => true,
         Op::Facts
         | Op::Lock(_)
         | Op::Unlock
@@ -70,7 +83,9 @@ pub fn writes_a_stream(op: &Op) -> bool {
         | Op::LockState
         | Op::Hold(_)
         | Op::Lift { .. }
-        | Op::EndRun { .. } => false,
+        | Op::EndRun { .. }
+        | Op::Supply { .. }
+        | Op::Clear { .. } => false,
     }
 }
 
@@ -133,6 +148,11 @@ pub fn answer(helper: &Helper, request: &Request, op: Op) -> Result<Answer, Fail
         Op::Hold(hold) => freeze::hold(&helper.root()?, &hold),
         Op::Lift { id } => freeze::lift(&helper.root()?, &id),
         Op::EndRun { run, by } => freeze::end_run(&helper.root()?, &run, &by, request),
+        Op::Compare(op) => cache::compare(helper, &helper.begun, request, &op).map(Answer::Compared),
+        Op::Supply { directory, size } => cache::supply(helper, &helper.begun, request, &directory, size).map(Answer::Written),
+        Op::Gather { directory, digests } => cache::gather(helper, request, &directory, digests).map(|()| Answer::Done),
+        Op::Fetch { directory, size } => cache::fetch(request, &directory, size).map(|()| Answer::Done),
+        Op::Clear { directory } => cache::clear(helper, &directory).map(|()| Answer::Done),
     }
 }
 
@@ -231,7 +251,12 @@ fn build(helper: &Helper, request: &Request, release: &ReleaseId, exec: &Exec) -
     activate::note_begun(&root, &lock, "build-started", release, None)?;
     let marks = vec![helper.mark(), exec::build_mark(&root, release)?];
     let mut output = Output::to_both(request, log);
+    let scratch = layout::scratch(release);
+    let began = clear_scratch(&root, &scratch).and_then(|()| root.dir.make_dirs(&scratch, 0o700).map(drop));
+    began.map_err(|error| failure::io("make", &scratch, &error))?;
     let result = helper.run(exec, marks, false, &mut output);
+    // What stays is swept by whoever takes the lock next.
+    let _ = clear_scratch(&root, &scratch);
     let why = match &result {
         Ok(exited) if exited.is_success() => None,
         Ok(exited) => Some(format!("the build ended with {:?}", exited.end)),
@@ -243,6 +268,13 @@ fn build(helper: &Helper, request: &Request, release: &ReleaseId, exec: &Exec) -
     let what = if why.is_none() { "built" } else { "build-failed" };
     activate::note(&root, &lock, what, Some(release), None, why)?;
     result
+}
+
+fn clear_scratch(root: &Root, scratch: &str) -> io::Result<()> {
+    match root.dir.trash(scratch) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 fn open_log(root: &Root, release: &ReleaseId, path: &str) -> io::Result<std::fs::File> {

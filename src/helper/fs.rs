@@ -9,6 +9,8 @@ mod remove;
 #[cfg(test)]
 mod tests;
 
+pub use control::random_name;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::activate::DeadMan;
+use crate::cache::Begun;
 use crate::current;
 use crate::exec::{self, Job, Output};
 use crate::failure;
@@ -29,6 +30,8 @@ pub struct Helper {
     pub memory: Memory,
     /// A large release was begun: another may follow, and shall find a spare.
     pub spare_is_due: AtomicBool,
+    /// The caches that this session completes.
+    pub begun: Begun,
     /// Tells this helper's commands from those of any other, pids being reused.
     token: String,
     commands: AtomicU64,
@@ -49,6 +52,7 @@ impl Helper {
             dead_man: Mutex::new(None),
             memory: Memory::default(),
             spare_is_due: AtomicBool::new(false),
+            begun: Begun::default(),
             commands: AtomicU64::new(0),
             token: format!("{token:016x}"),
         }

@@ -3,6 +3,7 @@
 //! release ahead for the next).
 
 mod activate;
+mod cache;
 mod current;
 mod deadman;
 mod dispatch;

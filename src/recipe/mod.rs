@@ -1,5 +1,9 @@
 //! Recipes: what a kind of project needs so that its build runs offline, as data. Another recipe is another entry of `ALL`.
 
+mod failures;
+mod known;
+mod needs;
+
 use std::collections::BTreeMap;
 
 use crate::config::Environment;
@@ -7,38 +11,45 @@ use crate::config::environment::Build;
 use crate::op::Command;
 use crate::tree::Digest;
 
+pub use failures::{explain, lacking};
+pub use known::ALL;
+pub use needs::{detect, place, set_key};
+
 /// One kind of build.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Recipe {
     pub name: &'static str,
-    /// The argv of the build; empty where the user writes it. `{venv}`, `{config}` and `{link}` stand for the settings.
+    /// Files at the top of a tree that say it is of this kind. One `*` stands for anything.
+    pub signs: &'static [&'static str],
+    /// The argv of the build; empty where the user writes it. `{venv}`, `{config}` and `{link}` stand for the settings; other
+    /// placeholders are filled in on the host, as in every command.
     pub command: &'static [&'static str],
     /// Variables that make the build offline. One that needs a setting that is not there is left out.
     pub env: &'static [(&'static str, &'static str)],
+    /// Whether `cache.path` must be said.
+    pub cache: bool,
     /// Whether `build.venv` must be said.
     pub venv: bool,
     /// What `build.config` is unless said; none where the recipe has no such setting.
     pub config: Option<&'static str>,
+    pub fill: Fill,
 }
 
-/// What `deployer` knows how to build.
-pub static ALL: [Recipe; 2] = [
-    Recipe {
-        name: "buildout",
-        // Never `-o`: with `install-from-cache` buildout refuses it, and without it nothing is installed.
-        command: &["{venv}/bin/buildout", "-c", "{config}"],
-        // buildout's own `install-from-cache` does not stop pip, which it runs for build requirements.
-        env: &[
-            ("PIP_NO_INDEX", "1"),
-            ("PIP_FIND_LINKS", "{link}/dist"),
-            ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
-            ("PIP_CONFIG_FILE", "/dev/null"),
-        ],
-        venv: true,
-        config: Some("offline.cfg"),
-    },
-    Recipe { name: "command", command: &[], env: &[], venv: false, config: None },
-];
+/// How a cache is filled with what a revision needs, and what names the set of its files.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// An argv that runs in the tree, online: `{kind}` and `{config}` stand for themselves, `{out}` for the directory to fill and `{work}`
+    /// for one to work in. Empty where the user writes it. What a build that was tried lacked follows as further arguments.
+    pub command: &'static [&'static str],
+    /// Files that decide what is needed: two trees that agree in them need the same.
+    pub inputs: &'static [&'static str],
+    /// Where the files lie below the cache; `{set}` is the name of the set, where each has a directory of its own.
+    pub place: &'static str,
+    /// Whether what one platform needs serves every other.
+    pub portable: bool,
+    /// Whether the fill can be told what a build lacked, and tried again.
+    pub again: bool,
+}
 
 /// The settings a recipe's texts are filled in with.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,32 +98,6 @@ test -x "$VENV/bin/python" || python3 -m venv "$VENV"
 "$VENV/bin/python" -m pip install --quiet zc.buildout setuptools wheel
 "#;
 
-/// What a typical last line of a failed build means. `{}` is the name between quotes in that line.
-const MEANINGS: [(&str, &str); 6] = [
-    ("Couldn't find a distribution for", "{} is not in the shared download cache: put it there, then run the same command again"),
-    (
-        "No matching distribution found for",
-        "a build requirement is not in the shared download cache: put it there, then run the same command again",
-    ),
-    ("pkg_resources.VersionConflict", "pin zc.recipe.egg in [versions] to the version that goes with this zc.buildout"),
-    ("No module named 'pkg_resources'", "pin setuptools below 82 in the virtual environment: this zc.buildout needs pkg_resources"),
-    (
-        "install-from-cache can't be used with offline mode",
-        "remove `offline = true` or `-o`: install-from-cache alone is what makes the build offline",
-    ),
-    ("can't install one in offline (no-install) mode", "use `install-from-cache = true` and `-N` instead of `-o`"),
-];
-
-/// Reads the last lines of a failed build and says what is to be done, where that is known.
-#[must_use]
-pub fn explain(tail: &[String]) -> Option<String> {
-    tail.iter().rev().find_map(|line| {
-        let (rest, meaning) = MEANINGS.iter().find_map(|(sign, meaning)| line.split_once(sign).map(|(_, rest)| (rest, meaning)))?;
-        let name = rest.split('\'').nth(1).unwrap_or_else(|| rest.trim());
-        Some(meaning.replace("{}", &format!("`{name}`")))
-    })
-}
-
 /// Names everything but the code that decides what a build makes. Two releases of one tree and one key are the same.
 #[must_use]
 pub fn build_key(environment: &Environment) -> Digest {
@@ -149,15 +134,19 @@ impl Key {
         }
     }
 
-    fn build(&mut self, build: &Build) {
-        self.field(&build.recipe);
-        match &build.command {
+    fn command(&mut self, command: &Command) {
+        match command {
             Command::Shell(text) => self.list(&["sh", text]),
             Command::Argv(argv) => {
                 self.field("argv");
                 self.list(argv);
             }
         }
+    }
+
+    fn build(&mut self, build: &Build) {
+        self.field(&build.recipe);
+        self.command(&build.command);
         let variables: Vec<&str> = build.env.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect();
         self.list(&variables);
         self.field(build.venv.as_ref().map_or("", |venv| venv.as_str()));

@@ -1,6 +1,7 @@
 //! What people and programs are shown: every view is a pure function of the recorded events. `start` is the one place where
 //! they are written, on a thread of its own; a view whose reader is gone is no reason to stop a deploy.
 
+pub mod cache;
 pub mod ci;
 mod error;
 pub mod fold;

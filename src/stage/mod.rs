@@ -1,5 +1,7 @@
 //! The three stages of a deploy, and how a command's output becomes events.
 
+pub mod cache;
+pub mod fill;
 pub mod local;
 pub mod output;
 pub mod remote;

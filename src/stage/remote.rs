@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::environment::{Build, Check, CheckProbe, Environment, Network, Run};
-use crate::config::placeholders::{self, Values};
+use crate::config::placeholders::{self, Places, Values};
 use crate::event::{Events, Step};
 use crate::exit::Exit;
 use crate::host::{Host, HostError, Reply};
@@ -83,15 +83,28 @@ pub async fn link(host: &Host, recipe: &Recipe<'_>) -> Result<(), RemoteError> {
 }
 
 /// Runs the build. What the host serves does not change.
-pub async fn build(host: &Host, recipe: &Recipe<'_>, build: &Build, events: &Events) -> Result<Exited, RemoteError> {
-    let command = expand(&build.command, recipe.values)?;
-    let mut env: Vec<_> = placeholders::variables(recipe.values);
+pub async fn build(host: &Host, recipe: &Recipe<'_>, build: &Build, places: &Places, events: &Events) -> Result<Exited, RemoteError> {
+    let directory = crate::release::layout::release(recipe.release);
+    let exec = build_exec(build, &build.command, recipe.values, places, directory)?;
+    let command = exec.command.clone();
+    run(host, Op::Build { release: recipe.release.clone(), exec }, command, Step::Build, events).await
+}
+
+/// Makes the request for a build's command, which need not be the one it has in the config: a fill tries it elsewhere.
+pub fn build_exec(build: &Build, command: &Command, values: &Values, places: &Places, directory: String) -> Result<Exec, RemoteError> {
+    let text = |text: &str| placeholders::expand_build(text, values, places).map_err(|error| RemoteError::Placeholder(error.to_string()));
+    let mut env: Vec<_> = placeholders::variables(values);
+    env.extend(places.variables());
     for (name, value) in &build.env {
-        env.push((name.clone(), placeholders::expand(value, recipe.values).map_err(|error| RemoteError::Placeholder(error.to_string()))?));
+        env.push((name.clone(), text(value)?));
     }
-    let exec = Exec {
-        command: command.clone(),
-        directory: Some(crate::release::layout::release(recipe.release)),
+    let command = match command {
+        Command::Shell(text) => Command::Shell(text.clone()),
+        Command::Argv(words) => Command::Argv(words.iter().map(|word| text(word)).collect::<Result<_, _>>()?),
+    };
+    Ok(Exec {
+        command,
+        directory: Some(directory),
         env,
         umask: 0o022,
         timeout_ms: millis(build.timeout),
@@ -103,8 +116,7 @@ pub async fn build(host: &Host, recipe: &Recipe<'_>, build: &Build, events: &Eve
             Network::None => op::Network::None,
             Network::Host => op::Network::Host,
         },
-    };
-    run(host, Op::Build { release: recipe.release.clone(), exec }, command, Step::Build, events).await
+    })
 }
 
 /// Verifies, syncs and seals. The seal comes last: an unsealed release is never activated and never a rollback target.

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use crate::event::{Event, Events, Step};
 use crate::git::Artifact;
 use crate::host::{Host, HostError, Reply};
-use crate::op::{Answer, Begin, Begun, Code, Content, Facts, Failure, ManifestSource, Op};
+use crate::op::{Answer, Begin, Begun, Code, Content, Facts, Failure, ManifestSource, Op, Written};
 use crate::release::{NewRelease, Record, ReleaseId, State};
 use crate::tree::{Digest, Kind, Manifest};
 
@@ -45,12 +45,12 @@ pub struct Parcel {
     packs: Mutex<HashMap<Ranges, Arc<Pack>>>,
 }
 
-type Ranges = Vec<(u32, u32)>;
+pub(super) type Ranges = Vec<(u32, u32)>;
 
 /// A manifest or difference, compressed, with its size before.
-struct Encoded {
-    size: u64,
-    bytes: Vec<u8>,
+pub(super) struct Encoded {
+    pub size: u64,
+    pub bytes: Vec<u8>,
 }
 
 impl Parcel {
@@ -119,15 +119,15 @@ fn once(slot: &Mutex<Option<Arc<Encoded>>>, make: impl FnOnce() -> io::Result<En
     Ok(encoded)
 }
 
-fn compress(bytes: &[u8]) -> io::Result<Encoded> {
+pub(super) fn compress(bytes: &[u8]) -> io::Result<Encoded> {
     Ok(Encoded { size: bytes.len() as u64, bytes: zstd::encode_all(bytes, LEVEL)? })
 }
 
 /// Contents in one zstd stream, written to a file that has no name while hosts read behind the writer. A slow host stalls nobody,
 /// and memory does not grow with the tree.
-struct Pack {
+pub(super) struct Pack {
     file: std::fs::File,
-    size: u64,
+    pub size: u64,
     progress: watch::Receiver<Progress>,
 }
 
@@ -138,7 +138,7 @@ struct Progress {
 }
 
 impl Pack {
-    fn start(artifact: Arc<Artifact>, missing: Ranges, spool: &std::path::Path) -> io::Result<Self> {
+    pub fn start(artifact: Arc<Artifact>, missing: Ranges, spool: &std::path::Path) -> io::Result<Self> {
         let file = tempfile::tempfile_in(spool)?;
         let size = indices(&missing).map(|index| 4 + size_of_entry(&artifact.manifest, index)).sum();
         let (sender, progress) = watch::channel(Progress::default());
@@ -279,7 +279,7 @@ pub async fn fetch_manifest(host: &Host, release: &ReleaseId) -> Result<Manifest
 }
 
 /// A host names only files of the manifest we sent, each once: anything else is a host that lies.
-fn check_request(manifest: &Manifest, missing: &[(u32, u32)]) -> Result<(), TransferError> {
+pub(super) fn check_request(manifest: &Manifest, missing: &[(u32, u32)]) -> Result<(), TransferError> {
     let mut next = 0;
     for (first, count) in missing {
         let end = first.checked_add(*count).filter(|_| *first >= next && *count > 0).ok_or(TransferError::Greedy)?;
@@ -294,7 +294,13 @@ fn check_request(manifest: &Manifest, missing: &[(u32, u32)]) -> Result<(), Tran
 
 async fn send_content(host: &Host, parcel: &Parcel, missing: &[(u32, u32)], events: &Events) -> Result<Ranges, TransferError> {
     let pack = parcel.pack(missing).map_err(TransferError::Local)?;
-    let call = host.start(Op::Content(Content { release: parcel.release.id.clone(), size: pack.size })).await?;
+    let op = Op::Content(Content { release: parcel.release.id.clone(), size: pack.size });
+    Ok(send_pack(host, op, &pack, Step::Push, events).await?.missing)
+}
+
+/// Sends a pack as the stream of `op`.
+pub(super) async fn send_pack(host: &Host, op: Op, pack: &Pack, step: Step, events: &Events) -> Result<Written, TransferError> {
+    let call = host.start(op).await?;
     let (mut sender, mut receiver) = call.split();
     let sending = async {
         let mut progress = pack.progress.clone();
@@ -321,10 +327,10 @@ async fn send_content(host: &Host, parcel: &Parcel, missing: &[(u32, u32)], even
         loop {
             match receiver.next().await? {
                 Reply::Progress(done_bytes) => {
-                    events.emit(Event::Progress { host: host.name().to_owned(), step: Step::Push, done_bytes, total_bytes: pack.size });
+                    events.emit(Event::Progress { host: host.name().to_owned(), step, done_bytes, total_bytes: pack.size });
                 }
                 Reply::Output { .. } | Reply::End => {}
-                Reply::Answer(Answer::Written(written)) => return Ok(written.missing),
+                Reply::Answer(Answer::Written(written)) => return Ok(written),
                 Reply::Answer(other) => return Err(HostError::unexpected(host.name(), &other).into()),
             }
         }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: [(&str, &[&str]); 4] = [
     ("edge", &["main", "cli", "command", "report"]),
     ("work", &["fleet", "host", "inventory", "rollout", "stage"]),
-    ("doors", &["git", "sandbox", "session", "walk", "wire"]),
+    ("doors", &["git", "sandbox", "session", "shelf", "walk", "wire"]),
     ("words", &["config", "error", "event", "exit", "figures", "op", "plan", "recipe", "release", "tree"]),
 ];
 

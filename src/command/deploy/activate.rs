@@ -200,11 +200,13 @@ fn is_bad(here: (&str, &ReleaseId), tried: &[(&str, &ReleaseId)], failures: &[Ho
         | Step::Connect
         | Step::Lock
         | Step::Push
+        | Step::Cache
         | Step::Link
         | Step::Build
         | Step::Revert
         | Step::Prune
         | Step::Setup
+        | Step::Fill
         | Step::Run => false,
     })
 }

@@ -1,5 +1,7 @@
 //! How a deploy ends: the counts, what every host serves, what to type next.
 
+use std::collections::BTreeSet;
+
 use super::{Deploy, Member};
 use crate::command::activation;
 use crate::command::failure::HostFailure;
@@ -142,6 +144,7 @@ impl Deploy<'_> {
         let look = with_output.map(|failure| {
             ("look".to_owned(), format!("deployer logs -e {} -H {} --step {}", self.environment.name, failure.host, failure.step.name()))
         });
-        look.into_iter().collect()
+        let fixes: BTreeSet<&String> = failures.iter().filter_map(|failure| failure.fix.as_ref()).collect();
+        fixes.into_iter().map(|fix| ("fix".to_owned(), fix.clone())).chain(look).collect()
     }
 }

@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
 use super::{Deploy, Member};
+use crate::command::cache::{self, Stock, Stocked};
 use crate::command::failure::{self, HostFailure};
 use crate::command::manifests;
 use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::scene;
 use crate::config::environment::Network;
-use crate::config::placeholders::Values;
+use crate::config::placeholders::{Places, Values};
 use crate::error::Error;
 use crate::event::Step;
 use crate::fleet::{Done, Tally, each};
@@ -20,7 +21,8 @@ use crate::git::Artifact;
 use crate::host::Host;
 use crate::op::Op;
 use crate::plan::{self, Action};
-use crate::release::{NewRelease, ReleaseId};
+use crate::release::{NewRelease, ReleaseId, layout};
+use crate::shelf::Shelf;
 use crate::stage::remote::{self, Recipe};
 use crate::stage::transfer::{self, Parcel};
 use crate::tree::{Digest, Manifest};
@@ -75,13 +77,35 @@ impl Deploy<'_> {
     pub(super) async fn prepare(&self, members: &[Member], parcel: &Parcel, local: &Material) -> Vec<Result<(), HostFailure>> {
         let tally = Tally::new(self.events, members.len());
         let builds = Builds { gate: Semaphore::new(self.environment.parallel.max(1)), open: Mutex::default() };
-        let prepared = each(members, usize::MAX >> 4, |member| self.prepare_one(member, parcel, local, &tally, &builds)).await;
+        let stocked = self.stock(members, local, &tally).await;
+        let prepared = each(members.iter().zip(stocked), usize::MAX >> 4, async |(member, stocked)| match stocked {
+            Ok(()) => self.prepare_one(member, parcel, local, &tally, &builds).await,
+            Err(failure) => {
+                tally.absent(&[Step::Push, Step::Link, Step::Build]);
+                Err(failure)
+            }
+        });
+        let prepared = prepared.await;
         let open = builds.open.into_inner().unwrap_or_else(PoisonError::into_inner);
         if !open.is_empty() {
             let text = "no network namespace can be made there: only the environment keeps the build offline";
             self.warn("not-isolated", text.to_owned(), open);
         }
         prepared
+    }
+
+    /// Completes the caches of the hosts that will build, where it is known what the revision needs.
+    async fn stock(&self, members: &[Member], local: &Material, tally: &Tally<'_>) -> Vec<Stocked> {
+        let making = |member: &Member| member.plan.action == Action::Make;
+        let hosts: Vec<Host> = members.iter().filter(|member| making(member)).map(|member| member.host.clone()).collect();
+        let shelf = Shelf::at(&self.scene.directories.cache);
+        let set = cache::known_set(self.environment, &local.artifact.manifest, &shelf, &hosts).await;
+        let (Some(set), Some(cache)) = (set, &self.environment.cache) else { return members.iter().map(|_| Ok(())).collect() };
+        let spool = &self.scene.directories.cache;
+        let stock = Stock { environment: self.environment, cache, set: &set, shelf: &shelf, spool, events: self.events };
+        members.iter().filter(|member| !making(member)).for_each(|_| tally.absent(&[Step::Cache]));
+        let mut stocked = stock.complete(&hosts, tally).await.into_iter();
+        members.iter().map(|member| if making(member) { stocked.next().unwrap_or(Ok(())) } else { Ok(()) }).collect()
     }
 
     pub(super) async fn prepare_one(
@@ -133,7 +157,7 @@ impl Deploy<'_> {
             };
             let command = outcome::command_words(&build.command);
             let work = async {
-                let exited = remote::build(host, &recipe, build, self.events).await?;
+                let exited = remote::build(host, &recipe, build, &self.places(member, local), self.events).await?;
                 if build.network == Network::Blocked && !exited.isolated {
                     builds.open.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
                 }
@@ -154,6 +178,15 @@ impl Deploy<'_> {
             let _ = member.host.ask(Op::Fail { release: member.release.clone(), reason: failure.message.clone() }).await;
         }
         failure
+    }
+
+    /// Where the build of a release finds its packages, and where it may write.
+    fn places(&self, member: &Member, local: &Material) -> Places {
+        let root = member.host.target().root.as_ref().unwrap_or(&self.environment.root);
+        Places {
+            cache: cache::place_of(self.environment, &local.artifact.manifest),
+            scratch: format!("{root}/{}", layout::scratch(&member.release)),
+        }
     }
 
     pub(super) fn values(&self, member: &Member, local: &Material) -> Values {

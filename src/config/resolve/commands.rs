@@ -7,7 +7,8 @@ use super::Reader;
 use crate::config::environment::{Build, Cache, Check, CheckProbe, HostPath, Network, Run};
 use crate::config::fault::{Fault, closest};
 use crate::config::node::{Entry, Node, Place, Value};
-use crate::config::{placeholders, quantity};
+use crate::config::placeholders::{self, PlaceholderError};
+use crate::config::quantity;
 use crate::op::Command;
 use crate::recipe::{self, Recipe, Settings};
 
@@ -26,13 +27,19 @@ impl Reader<'_> {
         let recipe_place = self.find(&["build", "recipe"]).map_or(self.here, |node| &node.place);
         let known = Recipe::find(recipe).ok_or_else(|| unknown_recipe(recipe, recipe_place))?;
         self.fits(known, recipe_place)?;
+        if known.cache && cache.is_none() {
+            let fault = Fault::new(recipe_place, format!("the recipe `{recipe}` needs `cache.path`"), "no download cache");
+            return Err(
+                fault.help("add `path = \"/srv/download-cache\"` to `[defaults.cache]`: the directory on the hosts that it builds from")
+            );
+        }
         let venv = self.find(&["build", "venv"]).map(|node| self.host_path(node, Some(root))).transpose()?;
         let link = cache.map(|cache| cache.link.to_string());
         let config = self.text(&["build", "config"]).map(|(text, _)| text);
         let settings = Settings { venv: venv.as_ref().map(HostPath::as_str), config, link: link.as_deref() };
         let command = match (known.argv(settings), command) {
             (Some(argv), None) => Command::Argv(argv),
-            (None, Some((command, _))) => self.command(command)?,
+            (None, Some((command, _))) => self.build_command(command, cache.is_some())?,
             (Some(_), Some((command, place))) => {
                 let fault = Fault::new(
                     &command.place,
@@ -47,20 +54,20 @@ impl Reader<'_> {
             }
         };
         let mut env = known.variables(settings);
-        env.extend(self.env()?);
+        env.extend(self.variables(&["build", "env"])?);
         let limit = self.needed(&["build", "output-limit"])?;
         let output_limit = quantity::size(limit.text().unwrap_or_default())
             .map_err(|error| Fault::new(&limit.place, "`output-limit` is not a size", error.to_string()))?;
         Ok(Some(Build {
             recipe: recipe.to_owned(),
+            config: config.map(str::to_owned),
             command,
             venv,
             env,
             timeout: self.limit(&["build", "timeout"])?,
             idle_timeout: self.duration(&["build", "idle-timeout"])?,
             output_limit,
-            network: self
-                .choice(&["build", "network"], &[("blocked", Network::Blocked), ("none", Network::None), ("host", Network::Host)])?,
+            network: self.network()?,
         }))
     }
 
@@ -93,8 +100,19 @@ impl Reader<'_> {
         }
     }
 
-    fn env(&self) -> Result<BTreeMap<String, String>, Fault> {
-        let entries = self.find(&["build", "env"]).and_then(Node::table).map(|table| &table.entries[..]).unwrap_or_default();
+    /// A build that reaches the package index needs one that serves, which this version does not have.
+    fn network(&self) -> Result<Network, Fault> {
+        let choices = [("blocked", Some(Network::Blocked)), ("none", Some(Network::None)), ("host", Some(Network::Host)), ("index", None)];
+        let path = ["build", "network"];
+        self.choice(&path, &choices)?.ok_or_else(|| {
+            let place = self.find(&path).map_or(self.here, |node| &node.place);
+            Fault::new(place, "`network = \"index\"` needs the package index, which this version does not serve", "not yet")
+                .help("write `network = \"blocked\"`, and fill the download cache: `deployer cache fill`")
+        })
+    }
+
+    pub(super) fn variables(&self, path: &[&str]) -> Result<BTreeMap<String, String>, Fault> {
+        let entries = self.find(path).and_then(Node::table).map(|table| &table.entries[..]).unwrap_or_default();
         entries
             .iter()
             .map(|entry| check_variable(entry).map(|()| (entry.name.clone(), entry.node.text().unwrap_or_default().to_owned())))
@@ -103,12 +121,26 @@ impl Reader<'_> {
 
     /// A command of the user's. Placeholders are checked here, and filled in for each host.
     fn command(&self, node: &Node) -> Result<Command, Fault> {
+        self.command_with(node, placeholders::check)
+    }
+
+    /// The command of a build, which has places of its own.
+    fn build_command(&self, node: &Node, has_cache: bool) -> Result<Command, Fault> {
+        self.command_with(node, |text| placeholders::check_build(text, has_cache))
+    }
+
+    /// The command that fills the cache. It runs for no release and on no particular host.
+    pub(super) fn fill_command(&self, node: &Node) -> Result<Command, Fault> {
+        self.command_with(node, placeholders::check_fill)
+    }
+
+    fn command_with(&self, node: &Node, check: impl Fn(&str) -> Result<(), PlaceholderError>) -> Result<Command, Fault> {
         match &node.value {
             Value::Text(text) => Ok(Command::Shell(text.clone())),
             Value::List(_) | Value::Whole(_) | Value::Truth(_) | Value::Table(_) | Value::Other(_) => {
                 let argv = node.list().unwrap_or_default().iter().map(|item| {
                     let text = item.text().unwrap_or_default();
-                    placeholders::check(text).map(|()| text.to_owned()).map_err(|error| self.placeholder_fault(item, &error))
+                    check(text).map(|()| text.to_owned()).map_err(|error| self.placeholder_fault(item, &error))
                 });
                 let argv = argv.collect::<Result<Vec<_>, _>>()?;
                 let named = argv.first().is_some_and(|program| !program.is_empty());

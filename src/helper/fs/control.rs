@@ -91,7 +91,7 @@ impl Dir {
 }
 
 /// Makes a name that no neighbour can foresee.
-pub(super) fn random_name() -> io::Result<String> {
+pub fn random_name() -> io::Result<String> {
     use std::fmt::Write as _;
     let mut bytes = [0_u8; 16];
     getrandom::fill(&mut bytes).map_err(|error| io::Error::other(error.to_string()))?;

@@ -34,6 +34,8 @@ pub use memory::Memory;
 pub use prune::prune;
 pub use seal::seal;
 pub use spare::{is_worth_a_spare, main as spare_main, start as start_spare};
+pub use stored::Stamp;
+pub use unpack::{Unpack, whole as unpack_whole};
 pub use verify::{altered, verify};
 
 /// Gives a release's manifest, encoded and zstd-compressed.

@@ -1,0 +1,105 @@
+//! `cache`: what offline builds of a revision need, filled where an index is reached, compared with what every host has, and sent.
+
+mod fill;
+mod hint;
+mod push;
+mod status;
+mod stock;
+
+use crate::cli::{self, Common, What};
+use crate::command::material::Material;
+use crate::command::scene::{self, Scene};
+use crate::config::Overrides;
+use crate::config::environment::{Cache, Environment};
+use crate::error::Error;
+use crate::event::Events;
+use crate::exit::Exit;
+use crate::fleet::each;
+use crate::host::Host;
+use crate::recipe::{self, Recipe};
+use crate::shelf::{Set, Shelf};
+use crate::stage::cache as caches;
+use crate::tree::{Digest, Manifest};
+
+pub use hint::explain_lacking;
+pub use stock::{Stock, Stocked, look};
+
+/// Runs the verb.
+pub async fn cache(common: &Common, args: &cli::Cache) -> Result<Exit, Error> {
+    match args {
+        cli::Cache::Fill(args) => fill::fill(common, args).await,
+        cli::Cache::Status(args) => status::status(common, args).await,
+        cli::Cache::Push(args) => push::push(common, args).await,
+    }
+}
+
+/// Names the directory of a host's cache that has the files of a tree; none where there is no cache or no build.
+#[must_use]
+pub fn place_of(environment: &Environment, tree: &Manifest) -> Option<String> {
+    let (build, cache) = (environment.build.as_ref()?, environment.cache.as_ref()?);
+    let (recipe, key) = (Recipe::find(&build.recipe)?, recipe::set_key(environment, tree)?);
+    Some(format!("{}/{}", cache.path, recipe::place(recipe, key)))
+}
+
+/// The files that a tree needs: known here, or by one of the hosts.
+pub async fn known_set(environment: &Environment, tree: &Manifest, shelf: &Shelf, hosts: &[Host]) -> Option<Set> {
+    let (key, cache) = (recipe::set_key(environment, tree)?, environment.cache.as_ref()?);
+    if let Some(set) = shelf.set(key) {
+        return Some(set);
+    }
+    let recalled = each(hosts, 64, |host| caches::recall(host, cache.path.as_str(), key)).await;
+    let files = recalled.into_iter().find_map(|files| files.ok().flatten())?;
+    Some(Set { key, files, about: None })
+}
+
+/// The revision that a verb is about, and the key of what it needs.
+struct Subject<'a> {
+    scene: &'a Scene,
+    local: Material,
+    key: Digest,
+}
+
+impl<'a> Subject<'a> {
+    /// Exports the revision; nothing of it is sent.
+    async fn settle(scene: &'a Scene, rev: Option<&str>, events: &Events) -> Result<Self, Error> {
+        let what = What { rev: rev.map(str::to_owned), expect: None, tree: None, force: false };
+        cache_of(&scene.environment)?;
+        let local = Material::prepare(&what, scene, events).await?;
+        let Some(key) = recipe::set_key(&scene.environment, &local.artifact.manifest) else {
+            let what = format!("[env.{}] has no build that needs a cache", scene.environment.name);
+            let found = recipe::detect(&local.artifact.manifest).map(|recipe| format!("add `build.recipe = \"{}\"`", recipe.name));
+            return Err(Error::new(Exit::Config, "no-build", what).hint(found.unwrap_or_else(|| "add `[defaults.build]`".to_owned())));
+        };
+        Ok(Self { scene, local, key })
+    }
+
+    fn cache(&self) -> Result<&Cache, Error> {
+        cache_of(&self.scene.environment)
+    }
+
+    fn shelf(&self) -> Shelf {
+        Shelf::at(&self.scene.directories.cache)
+    }
+
+    /// Says that nobody knows what the revision needs.
+    fn unknown(&self) -> Error {
+        let what = format!("what {} needs is not known here, nor on any host", self.local.label());
+        Error::new(Exit::Refused, "not-filled", what).hint(self.fill_command())
+    }
+
+    fn fill_command(&self) -> String {
+        let rev = self.local.revision.as_ref().map_or_else(|| self.local.reference(), |revision| revision.reference.clone());
+        format!("deployer cache fill -e {} --rev {rev}", self.scene.environment.name)
+    }
+}
+
+fn cache_of(environment: &Environment) -> Result<&Cache, Error> {
+    environment.cache.as_ref().ok_or_else(|| {
+        Error::new(Exit::Config, "no-cache", format!("[env.{}] has no download cache", environment.name))
+            .hint("add `path = \"/srv/download-cache\"` to `[defaults.cache]`")
+    })
+}
+
+fn overrides(common: &Common, rev: Option<&str>) -> Overrides {
+    Overrides { rev: rev.map(str::to_owned), ..scene::common_overrides(common) }
+}

@@ -1,0 +1,91 @@
+//! `cache status`: what a revision needs against what every host has, one round trip a host.
+
+use super::{Stock, Subject, known_set, look, overrides};
+use crate::cli::{self, Common};
+use crate::command::print;
+use crate::command::scene::{self, Scene};
+use crate::error::Error;
+use crate::event::Events;
+use crate::exit::Exit;
+use crate::fleet;
+use crate::report::cache::{CacheRow, CacheView};
+use crate::shelf::Set;
+use crate::stage::cache as caches;
+use crate::tree::Kind;
+
+/// Runs the verb.
+pub async fn status(common: &Common, args: &cli::CacheStatus) -> Result<Exit, Error> {
+    let rev = args.what.rev.as_deref();
+    let scene = Scene::set(common, &overrides(common, rev)).await?;
+    // A status is a result, not a run: nobody reads its events.
+    let (events, _) = Events::new(std::time::Instant::now());
+    let (connected, subject) = tokio::join!(fleet::connect(&scene.environment, &events), Subject::settle(&scene, rev, &events));
+    let subject = match subject {
+        Ok(subject) => subject,
+        Err(error) => {
+            fleet::close(&connected.hosts).await;
+            return Err(error);
+        }
+    };
+    let view = view(&subject, &connected, &events).await;
+    fleet::close(&connected.hosts).await;
+    let view = view?;
+    if common.json {
+        print(&format!("{}\n", serde_json::to_string(&view).unwrap_or_default()));
+    } else {
+        print(&view.text(scene::now(), common.display().stdout()));
+    }
+    if connected.hosts.is_empty() {
+        return Ok(Exit::Unreachable);
+    }
+    Ok(if args.exit_code && !view.is_complete() { Exit::Pending } else { Exit::Ok })
+}
+
+async fn view(subject: &Subject<'_>, connected: &fleet::Connected, events: &Events) -> Result<CacheView, Error> {
+    let environment = &subject.scene.environment;
+    let (cache, shelf) = (subject.cache()?, subject.shelf());
+    let set = known_set(environment, &subject.local.artifact.manifest, &shelf, &connected.hosts).await.ok_or_else(|| subject.unknown())?;
+    let stock = Stock { environment, cache, set: &set, shelf: &shelf, spool: &subject.scene.directories.cache, events };
+    let goods =
+        stock.goods().map_err(|error| Error::new(Exit::Internal, "list", "the list cannot be packed").caused_by(error.to_string()))?;
+    let looked = look(&connected.hosts, cache.path.as_str(), &goods).await;
+    let mut hosts: Vec<CacheRow> = connected
+        .hosts
+        .iter()
+        .zip(&looked)
+        .map(|(host, looked)| match looked {
+            Ok(compared) => CacheRow {
+                host: host.name().to_owned(),
+                missing: names(&set, &compared.missing),
+                damaged: names(&set, &compared.differing),
+                error: None,
+            },
+            Err(error) => CacheRow::unknown(host.name(), error.to_string()),
+        })
+        .collect();
+    hosts.extend(connected.unreachable.iter().map(|(target, error)| CacheRow::unknown(&target.name, format!("unreachable: {error}"))));
+    let (files, bytes) = set.files.totals();
+    let here = set.files.entries().iter().filter(|entry| shelf.holds(&entry.kind)).count() as u64;
+    let about = set.about.as_ref();
+    Ok(CacheView {
+        project: environment.project.clone(),
+        env: environment.name.clone(),
+        rev: subject.local.commit().unwrap_or_default(),
+        reference: subject.local.reference(),
+        path: cache.path.to_string(),
+        files,
+        bytes,
+        here,
+        filled_on: about.map(|about| about.on.clone()),
+        filled_by: about.map(|about| about.by.clone()),
+        filled: about.map(|about| about.filled),
+        platform: about.map(|about| about.platform.clone()),
+        proven: about.map(|about| about.proven),
+        hosts,
+    })
+}
+
+fn names(set: &Set, ranges: &[(u32, u32)]) -> Vec<String> {
+    let files = caches::entries(&set.files, ranges).into_iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
+    files.map(|entry| entry.path.to_string()).collect()
+}

@@ -1,0 +1,138 @@
+//! Making the caches of hosts complete before anything is built: what they lack is found first, then brought here where it is not, then sent.
+
+use std::collections::HashMap;
+
+use crate::command::failure::{self, HostFailure};
+use crate::config::environment::{Cache, Environment};
+use crate::event::{Events, Step};
+use crate::figures::counted;
+use crate::fleet::{Done, Tally, each};
+use crate::host::Host;
+use crate::op::Compared;
+use crate::recipe::Recipe;
+use crate::shelf::{Set, Shelf};
+use crate::stage::cache::{self as caches, Goods, Supplied};
+use crate::stage::transfer::TransferError;
+use crate::tree::{Digest, Entry, Kind, Manifest};
+
+/// What the caches of hosts are completed with.
+pub struct Stock<'a> {
+    pub environment: &'a Environment,
+    pub cache: &'a Cache,
+    pub set: &'a Set,
+    pub shelf: &'a Shelf,
+    pub spool: &'a std::path::Path,
+    pub events: &'a Events,
+}
+
+/// How one host's cache compares with what is needed.
+pub type Looked = Result<Compared, TransferError>;
+/// How one host came to have it all.
+pub type Stocked = Result<(), HostFailure>;
+
+/// Compares all hosts with a set, in one round trip each.
+pub async fn look(hosts: &[Host], directory: &str, goods: &Goods) -> Vec<Looked> {
+    each(hosts, 64, |host| caches::compare(host, directory, goods)).await
+}
+
+impl Stock<'_> {
+    pub fn goods(&self) -> Result<Goods, TransferError> {
+        Goods::new(self.shelf.artifact(&self.set.files), self.spool).map_err(TransferError::Local)
+    }
+
+    /// Completes the caches of the hosts, and tells it as one step.
+    pub async fn complete(&self, hosts: &[Host], tally: &Tally<'_>) -> Vec<Stocked> {
+        let goods = match self.goods() {
+            Ok(goods) => goods,
+            Err(error) => return hosts.iter().map(|host| Err(failed(host, &error))).collect(),
+        };
+        let looked = look(hosts, self.cache.path.as_str(), &goods).await;
+        let absent = self.obtain(hosts, &looked).await;
+        let both: Vec<(&Host, Looked)> = hosts.iter().zip(looked).collect();
+        each(both, 64, |(host, looked)| {
+            let supplied = self.supply(host, looked, &goods, &absent);
+            let stocked = async { supplied.await.map_err(Box::new) };
+            async {
+                let result = tally.step(host.name(), Step::Cache, stocked, |result| describe(result.map_err(|failure| &**failure))).await;
+                result.map(drop).map_err(|failure| *failure)
+            }
+        })
+        .await
+    }
+
+    /// Brings what hosts lack and is not here from hosts that have it. Gives what nobody has.
+    async fn obtain(&self, hosts: &[Host], looked: &[Looked]) -> Vec<Digest> {
+        let mut wanted: HashMap<Digest, &Entry> = HashMap::new();
+        for compared in looked.iter().flatten() {
+            for entry in caches::entries(&self.set.files, &caches::lacking(compared)) {
+                if let Kind::File { digest, .. } = &entry.kind
+                    && !self.shelf.holds(&entry.kind)
+                {
+                    wanted.insert(*digest, entry);
+                }
+            }
+        }
+        for (host, compared) in hosts.iter().zip(looked) {
+            let Ok(compared) = compared else { continue };
+            let lacks: Vec<&[u8]> =
+                caches::entries(&self.set.files, &caches::lacking(compared)).iter().map(|entry| entry.path.as_bytes()).collect();
+            let has: Vec<Entry> =
+                wanted.values().filter(|entry| !lacks.contains(&entry.path.as_bytes())).map(|entry| (*entry).clone()).collect();
+            let Ok(list) = Manifest::from_unsorted(has) else { continue };
+            if list.entries().is_empty() {
+                continue;
+            }
+            // A host that cannot give it is passed over: the next one may.
+            let _ = caches::fetch(host, self.cache.path.as_str(), list, self.shelf, self.spool).await;
+            wanted.retain(|_, entry| !self.shelf.holds(&entry.kind));
+        }
+        wanted.into_keys().collect()
+    }
+
+    async fn supply(&self, host: &Host, looked: Looked, goods: &Goods, absent: &[Digest]) -> Result<Supplied, HostFailure> {
+        let compared = looked.map_err(|error| failed(host, &error))?;
+        let lacking = caches::lacking(&compared);
+        if lacking.is_empty() {
+            return Ok(Supplied::default());
+        }
+        let is_absent = |entry: &&&Entry| matches!(&entry.kind, Kind::File { digest, .. } if absent.contains(digest));
+        let entries = caches::entries(&self.set.files, &lacking);
+        if let Some(first) = entries.iter().find(is_absent) {
+            let count = counted(entries.len() as u64, "file");
+            let message = format!("{count} missing in the cache, `{}` among them, and nobody has it", first.path);
+            let hint = Some(format!("deployer cache fill -e {}", self.environment.name));
+            return Err(HostFailure { hint, ..failure::step(host.name(), Step::Cache, message) });
+        }
+        self.fits(host)?;
+        let (set, cache) = (Some(self.set.key), self.cache.path.as_str());
+        caches::complete(host, cache, goods, (set, None), (Step::Cache, self.events)).await.map_err(|error| failed(host, &error))
+    }
+
+    /// What was chosen for one platform is of no use on another.
+    fn fits(&self, host: &Host) -> Result<(), HostFailure> {
+        let Some(about) = &self.set.about else { return Ok(()) };
+        let here = host.facts().platform.clone();
+        let portable = Recipe::find(&about.recipe).is_some_and(|recipe| recipe.fill.portable);
+        if portable || about.platform == here {
+            return Ok(());
+        }
+        let message = format!("the files were filled on `{}` for {}, and this host is {here}", about.on, about.platform);
+        let hint = Some(format!("deployer cache fill -e {} -H {}", self.environment.name, host.name()));
+        Err(HostFailure { hint, ..failure::step(host.name(), Step::Cache, message) })
+    }
+}
+
+fn failed(host: &Host, error: &TransferError) -> HostFailure {
+    HostFailure { step: Step::Cache, ..failure::transfer(host.name(), error) }
+}
+
+fn describe(result: Result<&Supplied, &HostFailure>) -> Done {
+    match result {
+        Ok(Supplied { files: 0, .. }) => Done { detail: Some("complete".to_owned()), ..Done::default() },
+        Ok(supplied) => {
+            let detail = format!("{} were missing", counted(supplied.files, "file"));
+            Done { detail: Some(detail), sent_bytes: Some(supplied.sent_bytes), ..Done::default() }
+        }
+        Err(failure) => Done { detail: Some(failure.message.clone()), ..Done::default() },
+    }
+}

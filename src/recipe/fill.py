@@ -1,0 +1,165 @@
+"""Fills a flat cache with all that an offline build of a Python project needs, build requirements included.
+
+What pip and buildout leave out (they fetch build back ends into places of their own) is read from every source distribution and from
+the project, until nothing new is named. Run by the fill of the recipes buildout, pip and uv; the last argument on is what a build that
+was tried said it lacks.
+"""
+import configparser, glob, os, re, shutil, subprocess, sys, tarfile, zipfile
+
+KIND, CONFIG, OUT, WORK = sys.argv[1:5]
+LACKING = sys.argv[5:]
+VENV = os.path.join(WORK, "venv")
+PYTHON = os.path.join(VENV, "bin", "python")
+DIST = os.path.join(OUT, "dist")
+ARCHIVES = (".tar.gz", ".zip", ".tar.bz2", ".tgz")
+
+
+def run(*command):
+    print("$ " + " ".join(command), flush=True)
+    code = subprocess.call(command, stdin=subprocess.DEVNULL)
+    if code:
+        sys.exit("%s exited with status %d" % (command[0], code))
+
+
+def pip(*arguments):
+    run(PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments)
+
+
+def download(*requirements):
+    pip("download", "--quiet", "--dest", DIST, *requirements)
+
+
+def load(text):
+    try:
+        import tomllib
+    except ImportError:
+        from pip._vendor import tomli as tomllib
+    return tomllib.loads(text)
+
+
+def build_requirements(pyproject):
+    """What pip installs before it builds: the named ones, or those it assumes."""
+    named = load(pyproject).get("build-system", {}).get("requires") if pyproject else None
+    return named if named is not None else ["setuptools>=40.8.0", "wheel"]
+
+
+def pyproject_of(archive):
+    """The pyproject.toml of a source distribution, which lies one directory deep."""
+    if archive.endswith(".zip"):
+        with zipfile.ZipFile(archive) as opened:
+            names = [name for name in opened.namelist() if re.fullmatch(r"[^/]+/pyproject\.toml", name)]
+            return opened.read(names[0]).decode() if names else None
+    with tarfile.open(archive) as opened:
+        for member in opened:
+            if member.isfile() and re.fullmatch(r"(\./)?[^/]+/pyproject\.toml", member.name):
+                return opened.extractfile(member).read().decode()
+    return None
+
+
+def whole(path):
+    """A truncated or damaged archive is no part of a cache, whoever served it."""
+    if path.endswith((".whl", ".zip")):
+        with zipfile.ZipFile(path) as opened:
+            broken = opened.testzip()
+        if broken:
+            raise ValueError("`%s` in it is damaged" % broken)
+    elif path.endswith(ARCHIVES):
+        with tarfile.open(path) as opened:
+            for member in opened:
+                if member.isfile():
+                    content = opened.extractfile(member)
+                    while content.read(1 << 20):
+                        pass
+
+
+def sections(path, seen):
+    """The options of a buildout config and of the local ones it extends; what extends another wins."""
+    parser = configparser.RawConfigParser(delimiters=("=",), strict=False, comment_prefixes=("#", ";"))
+    parser.optionxform = str
+    found = {}
+    if path in seen or not os.path.isfile(path):
+        return found
+    seen.add(path)
+    with open(path, encoding="utf-8") as text:
+        # buildout allows options such as `eggs += x` and conditions behind a section's name.
+        lines = [re.sub(r"^(\[[^\]:]+):[^\]]*\]", r"\1]", re.sub(r"^(\S+)\s*[+-]=", r"\1 =", line)) for line in text]
+    parser.read_string("".join(lines))
+    for base in parser.get("buildout", "extends", fallback="").split():
+        if "://" not in base:
+            for name, options in sections(os.path.join(os.path.dirname(path), base), seen).items():
+                found.setdefault(name, {}).update(options)
+    for name in parser.sections():
+        found.setdefault(name, {}).update(parser.items(name))
+    return found
+
+
+def fill_buildout():
+    options = sections(CONFIG, set())
+    pins = options.get(options.get("buildout", {}).get("versions", "versions"), {})
+    pinned = lambda name: name + "==" + pins[name] if name in pins else name
+    download(*[pinned(name) for name in ("zc.buildout", "setuptools", "pip", "wheel")])
+    if not os.path.exists(os.path.join(VENV, "bin", "buildout")):
+        # From the cache alone: what `setup` does on a host.
+        pip("install", "--quiet", "--no-index", "--find-links", DIST, *[pinned(name) for name in ("zc.buildout", "setuptools", "wheel")])
+    index = os.environ.get("PIP_INDEX_URL")
+    settings = ["buildout:download-cache=" + OUT, "buildout:install-from-cache=false", "buildout:offline=false"]
+    run(os.path.join(VENV, "bin", "buildout"), "-c", CONFIG, *settings, *(["buildout:index=" + index] if index else []))
+
+
+def fill_pip():
+    download("-r", CONFIG)
+
+
+def fill_uv():
+    exported = os.path.join(WORK, "requirements.txt")
+    run("uv", "export", "--frozen", "--quiet", "--no-emit-project", "--format", "requirements-txt", "--output-file", exported)
+    with open(exported) as text:
+        if any(line.strip() and not line.startswith("#") for line in text):
+            download("--no-deps", "--require-hashes", "-r", exported)
+
+
+def project_requirements():
+    if os.path.isfile("pyproject.toml"):
+        with open("pyproject.toml", encoding="utf-8") as text:
+            return build_requirements(text.read())
+    return build_requirements(None) if os.path.isfile("setup.py") else []
+
+
+def main():
+    os.makedirs(DIST, exist_ok=True)
+    if not os.path.exists(PYTHON):
+        run(sys.executable, "-m", "venv", VENV)
+    if LACKING:
+        download(*LACKING)
+    else:
+        {"buildout": fill_buildout, "pip": fill_pip, "uv": fill_uv}[KIND]()
+        # Of a project that is its own requirement pip leaves an archive, which no host needs.
+        for archive in glob.glob(os.path.join(DIST, "*.zip")):
+            with zipfile.ZipFile(archive) as opened:
+                if not any(name.endswith("/PKG-INFO") for name in opened.namelist()):
+                    os.unlink(archive)
+        requirements = project_requirements()
+        if requirements:
+            download(*requirements)
+    examined = set()
+    while True:
+        new = [path for path in sorted(glob.glob(os.path.join(DIST, "*"))) if path.endswith(ARCHIVES) and path not in examined]
+        if not new:
+            break
+        for archive in new:
+            examined.add(archive)
+            requirements = build_requirements(pyproject_of(archive))
+            if requirements:
+                download(*requirements)
+    for path in sorted(glob.glob(os.path.join(DIST, "*"))):
+        try:
+            whole(path)
+        except Exception as error:
+            sys.exit("`%s` did not arrive whole: %s" % (os.path.basename(path), error))
+    for leftover in os.listdir(OUT):
+        if leftover != "dist":
+            path = os.path.join(OUT, leftover)
+            shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+
+
+main()

@@ -1,0 +1,283 @@
+//! Fills a download cache with all that a revision needs: the recipe's own resolver runs in the revision's tree on a builder, which
+//! reaches an index, and what it left is proven by a build without any network before anybody else gets it.
+
+use std::path::Path;
+
+use crate::config::environment::{Build, Cache, Environment};
+use crate::config::placeholders::{self, Places, Values};
+use crate::event::{Events, Step};
+use crate::git::{Artifact, Contents};
+use crate::host::{Host, HostError, Reply};
+use crate::op::{Answer, Command, Exec, Exited, Network, Op};
+use crate::recipe::{self, Recipe, Settings};
+use crate::shelf::Shelf;
+use crate::stage::cache::{self, Goods};
+use crate::stage::output::Output;
+use crate::stage::remote::{self, RemoteError};
+use crate::stage::transfer::TransferError;
+use crate::tree::manifest::ManifestError;
+use crate::tree::path::PathError;
+use crate::tree::{Digest, Entry, Kind, Manifest, TreePath};
+
+/// How often a build that lacks something is tried again with what it named.
+const TRIES: usize = 12;
+/// How much of a tried build's output is read for what it lacks: pip tells that long before the end.
+const READ: usize = 400;
+/// How much of it people are shown.
+const SHOWN: usize = 20;
+
+/// Says why a cache was not filled. What is in the cache did not change.
+#[derive(Debug, thiserror::Error)]
+pub enum FillError {
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    #[error(transparent)]
+    Transfer(#[from] TransferError),
+    #[error("the recipe `{0}` has no fill of its own, and `cache.fill` names none")]
+    NoFill(String),
+    #[error("the fill left no file")]
+    Nothing,
+    /// The build was tried without network, and still lacks these.
+    #[error("the cache is not complete: a build without network lacks `{}`", lacking.join("`, `"))]
+    Incomplete { lacking: Vec<String>, tail: Vec<String> },
+    #[error("`{0}` cannot be a path of the fill")]
+    Path(#[from] PathError),
+    #[error("the tree cannot be sent")]
+    Manifest(#[from] ManifestError),
+}
+
+impl From<HostError> for FillError {
+    fn from(error: HostError) -> Self {
+        Self::Remote(error.into())
+    }
+}
+
+/// Everything that one fill works with.
+pub struct Fill<'a> {
+    pub host: &'a Host,
+    pub environment: &'a Environment,
+    pub build: &'a Build,
+    pub cache: &'a Cache,
+    pub artifact: &'a Artifact,
+    pub values: &'a Values,
+    pub key: Digest,
+    /// Variables of whoever fills on this machine.
+    pub inherited: Vec<(String, String)>,
+    pub shelf: &'a Shelf,
+    pub spool: &'a Path,
+    pub events: &'a Events,
+}
+
+/// What a fill found, and whether a build passed with it.
+#[derive(Debug)]
+pub struct Filled {
+    pub files: Manifest,
+    pub proof: Proof,
+}
+
+/// How the build that was tried ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It passed; whether it had no network for certain.
+    Passed { isolated: bool },
+    /// It failed for another reason than a missing file.
+    Failed { why: String, tail: Vec<String> },
+}
+
+impl Fill<'_> {
+    /// Where this fill works: one place for one root and cache, which the root's lock keeps others out of.
+    fn work(&self) -> String {
+        let root = self.host.target().root.as_ref().unwrap_or(&self.environment.root);
+        format!("{}/.deployer/fill-{}", self.cache.path, &Digest::of(root.as_str().as_bytes()).to_string()[..16])
+    }
+
+    /// Fills the cache of the builder and the shelf. The caller holds the builder's lock.
+    pub async fn run(&self) -> Result<Filled, FillError> {
+        let recipe = Recipe::find(&self.build.recipe).ok_or_else(|| FillError::NoFill(self.build.recipe.clone()))?;
+        let work = self.work();
+        cache::clear(self.host, &work).await?;
+        let filled = self.work_in(&work, recipe).await;
+        // What it worked in goes however it ended; a failure to remove it is none of the fill.
+        let _ = cache::clear(self.host, &work).await;
+        filled
+    }
+
+    async fn work_in(&self, work: &str, recipe: &Recipe) -> Result<Filled, FillError> {
+        let place = recipe::place(recipe, self.key);
+        let out = format!("{work}/out");
+        let fill = self.command(recipe, work, &place)?;
+        self.send_tree(work).await?;
+        self.copy(work, "src").await?;
+        self.fill(work, &place, &fill, &[]).await?;
+        let mut asked: Vec<String> = Vec::new();
+        for _ in 0..TRIES {
+            let files = cache::gather(self.host, &out, true).await?;
+            if files.entries().is_empty() {
+                return Err(FillError::Nothing);
+            }
+            let (exited, tail) = self.try_build(work, &place, recipe).await?;
+            let lacking = recipe::lacking(&tail);
+            let shown = || tail[tail.len().saturating_sub(SHOWN)..].to_vec();
+            let proof = match (exited.is_success(), lacking.is_empty()) {
+                (true, _) => Proof::Passed { isolated: exited.isolated },
+                (false, true) => Proof::Failed { why: remote::describe(&exited), tail: shown() },
+                (false, false) => {
+                    // What was asked for and is lacking still cannot be had.
+                    let new: Vec<String> = lacking.iter().filter(|name| !asked.contains(name)).cloned().collect();
+                    if new.is_empty() || !recipe.fill.again || self.cache.fill.is_some() {
+                        return Err(FillError::Incomplete { lacking, tail: shown() });
+                    }
+                    self.fill(work, &place, &fill, &new).await?;
+                    asked.extend(new);
+                    continue;
+                }
+            };
+            self.publish(&out, &files).await?;
+            return Ok(Filled { files, proof });
+        }
+        Err(FillError::Incomplete { lacking: asked, tail: Vec::new() })
+    }
+
+    /// The fill's command with its places in it.
+    fn command(&self, recipe: &Recipe, work: &str, place: &str) -> Result<Command, FillError> {
+        let out = format!("{work}/out/{place}");
+        let scratch = format!("{work}/scratch");
+        if let Some(command) = &self.cache.fill {
+            let text = |text: &String| {
+                let values = self.values;
+                placeholders::expand_build(text, values, &Places { cache: Some(out.clone()), scratch: scratch.clone() })
+                    .map_err(|error| FillError::Remote(RemoteError::Placeholder(error.to_string())))
+            };
+            return Ok(match command {
+                Command::Shell(text) => Command::Shell(text.clone()),
+                Command::Argv(words) => Command::Argv(words.iter().map(text).collect::<Result<_, _>>()?),
+            });
+        }
+        if recipe.fill.command.is_empty() {
+            return Err(FillError::NoFill(recipe.name.to_owned()));
+        }
+        // A flat cache is made in the directory above, as the tools name what is in it.
+        let target = if place == "dist" { format!("{work}/out") } else { out };
+        let word = |word: &&str| match *word {
+            "{kind}" => recipe.name.to_owned(),
+            "{config}" => self.build.config.clone().unwrap_or_default(),
+            "{out}" => target.clone(),
+            "{work}" => work.to_owned(),
+            other => other.to_owned(),
+        };
+        Ok(Command::Argv(recipe.fill.command.iter().map(word).collect()))
+    }
+
+    async fn fill(&self, work: &str, place: &str, command: &Command, lacking: &[String]) -> Result<(), FillError> {
+        let command = match command {
+            Command::Argv(words) => Command::Argv(words.iter().chain(lacking).cloned().collect()),
+            Command::Shell(text) => Command::Shell(text.clone()),
+        };
+        let mut env = self.inherited.clone();
+        env.extend(placeholders::variables(self.values));
+        let places = Places { cache: Some(format!("{work}/out/{place}")), scratch: format!("{work}/scratch") };
+        env.extend(places.variables());
+        let offline = Recipe::find(&self.build.recipe).map_or(&[][..], |recipe| recipe.env);
+        let own = self.build.env.iter().filter(|(name, _)| !offline.iter().any(|(other, _)| other == name));
+        for (name, value) in own.chain(&self.cache.env) {
+            env.push((name.clone(), value.clone()));
+        }
+        let exec = self.exec(command.clone(), format!("{work}/src"), env);
+        remote::run(self.host, Op::Exec(exec), command, Step::Fill, self.events).await?;
+        Ok(())
+    }
+
+    fn exec(&self, command: Command, directory: String, env: Vec<(String, String)>) -> Exec {
+        let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Exec {
+            command,
+            directory: Some(directory),
+            env,
+            umask: 0o022,
+            timeout_ms: millis(self.build.timeout),
+            idle_timeout_ms: millis(self.build.idle_timeout),
+            output_limit: self.build.output_limit,
+            user: None,
+            network: Network::Host,
+        }
+    }
+
+    /// Sends the tree once; every copy of it is made there.
+    async fn send_tree(&self, work: &str) -> Result<(), FillError> {
+        let below = |entry: &Entry| -> Result<Entry, FillError> {
+            let path = TreePath::new([b"tree/", entry.path.as_bytes()].concat())?;
+            Ok(Entry { path, kind: entry.kind.clone() })
+        };
+        let tree = Manifest::new(self.artifact.manifest.entries().iter().map(below).collect::<Result<_, _>>()?)?;
+        let places = ["out", "scratch"].map(|name| TreePath::new(name.as_bytes()).map(|path| Entry { path, kind: Kind::Directory }));
+        let places = Manifest::new(places.into_iter().collect::<Result<_, _>>()?)?;
+        let contents: Contents = self.artifact.contents.clone();
+        let goods = |artifact: Artifact| Goods::new(artifact, self.spool).map_err(TransferError::Local);
+        let tree = goods(Artifact { manifest: tree, contents, warnings: Vec::new() })?;
+        let places = goods(self.shelf.artifact(&places))?;
+        for goods in [tree, places] {
+            cache::complete(self.host, work, &goods, (None, None), (Step::Push, self.events)).await?;
+        }
+        Ok(())
+    }
+
+    async fn copy(&self, work: &str, name: &str) -> Result<(), FillError> {
+        let words = ["sh", "-eu", "-c", "rm -rf \"$1\"\nmkdir -p tree\nexec cp -R tree \"$1\"", "copy", name];
+        let command = Command::Argv(words.map(str::to_owned).to_vec());
+        let exec = self.exec(command.clone(), work.to_owned(), Vec::new());
+        remote::run(self.host, Op::Exec(exec), command, Step::Fill, self.events).await?;
+        Ok(())
+    }
+
+    /// Builds as a host would, with nothing but what was filled.
+    async fn try_build(&self, work: &str, place: &str, recipe: &Recipe) -> Result<(Exited, Vec<String>), FillError> {
+        self.copy(work, "try").await?;
+        self.link(work).await?;
+        let venv = format!("{work}/venv");
+        let link = self.cache.link.to_string();
+        let settings = Settings { venv: Some(&venv), config: self.build.config.as_deref(), link: Some(&link) };
+        let command = recipe.argv(settings).map_or_else(|| self.build.command.clone(), Command::Argv);
+        let places = Places { cache: Some(format!("{work}/out/{place}")), scratch: format!("{work}/scratch") };
+        let exec = remote::build_exec(self.build, &command, self.values, &places, format!("{work}/try"))?;
+        let mut output = Output::keeping(READ, self.host.name(), Step::Build, self.events);
+        let mut call = self.host.start(Op::Exec(exec)).await?;
+        loop {
+            match call.next().await? {
+                Reply::Output { stderr, bytes } => output.feed(stderr, &bytes),
+                Reply::Progress(_) | Reply::End => {}
+                Reply::Answer(Answer::Exited(exited)) => return Ok((exited, output.finish())),
+                Reply::Answer(other) => return Err(HostError::unexpected(self.host.name(), &other).into()),
+            }
+        }
+    }
+
+    /// Makes the links that a release would have, as far as the tree does not track what lies there.
+    async fn link(&self, work: &str) -> Result<(), FillError> {
+        let root = self.host.target().root.as_ref().unwrap_or(&self.environment.root);
+        let shared = &self.environment.shared;
+        let shared = shared.directories.iter().chain(&shared.files).map(|path| (path, format!("{root}/shared/{path}")));
+        let mut entries = Vec::new();
+        for (path, target) in shared.chain([(&self.cache.link, format!("{work}/out"))]) {
+            if !self.artifact.manifest.holds(path) {
+                let path = TreePath::new([b"try/", path.as_bytes()].concat())?;
+                entries.push(Entry { path, kind: Kind::Link { target: target.into_bytes() } });
+            }
+        }
+        let links = Manifest::from_unsorted(entries)?;
+        let goods = Goods::new(self.shelf.artifact(&links), self.spool).map_err(TransferError::Local)?;
+        cache::complete(self.host, work, &goods, (None, None), (Step::Fill, self.events)).await?;
+        Ok(())
+    }
+
+    /// Brings what was filled here, and then into the builder's own cache, file by file.
+    async fn publish(&self, out: &str, files: &Manifest) -> Result<(), FillError> {
+        let wanted: Vec<Entry> = files.entries().iter().filter(|entry| !self.shelf.holds(&entry.kind)).cloned().collect();
+        if !wanted.is_empty() {
+            cache::fetch(self.host, out, Manifest::new(wanted)?, self.shelf, self.spool).await?;
+        }
+        let goods = Goods::new(self.shelf.artifact(files), self.spool).map_err(TransferError::Local)?;
+        let (set, from) = (Some(self.key), Some(out));
+        cache::complete(self.host, self.cache.path.as_str(), &goods, (set, from), (Step::Cache, self.events)).await?;
+        Ok(())
+    }
+}
