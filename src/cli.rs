@@ -214,7 +214,7 @@ pub enum Verb {
 }
 
 /// What is deployed.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct What {
     /// Branch, tag or commit; otherwise the environment's `rev`.
     #[arg(short = 'r', long, value_name = "REV")]
@@ -230,7 +230,7 @@ pub struct What {
     pub force: bool,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Deploy {
     #[command(flatten)]
     pub what: What,
@@ -249,6 +249,12 @@ pub struct Deploy {
     /// Failed hosts that do not stop the others: `2` or `10%`.
     #[arg(long, value_name = "N|N%")]
     pub max_failures: Option<String>,
+    /// Hosts that stay well and serve while others are switched: `9` or `75%`.
+    #[arg(long, value_name = "N|N%")]
+    pub min_healthy: Option<String>,
+    /// How long a wave serves the new release before the next one begins: `30s`, `10m`.
+    #[arg(long, value_name = "TIME")]
+    pub pause: Option<String>,
     /// Wait for a lock instead of failing.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub wait_lock: Option<Duration>,

@@ -19,7 +19,8 @@ pub enum Stage {
     Remote,
 }
 
-/// The steps, in the order of a deploy. `revert` follows a failed check; `fill` fetches what builds need, and `run` is an ad-hoc command.
+/// The steps, in the order of a deploy. `hook` is a command of the user's, before or after others; `revert` follows a failed check; `fill`
+/// fetches what builds need, and `run` is an ad-hoc command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
@@ -32,6 +33,7 @@ pub enum Step {
     Cache,
     Link,
     Build,
+    Hook,
     Activate,
     Check,
     Confirm,
@@ -49,6 +51,7 @@ impl Step {
             Self::Mirror | Self::Resolve | Self::Export => Stage::Local,
             Self::Connect | Self::Lock | Self::Push | Self::Cache | Self::Link => Stage::Transfer,
             Self::Build
+            | Self::Hook
             | Self::Activate
             | Self::Check
             | Self::Confirm
@@ -72,6 +75,7 @@ impl Step {
             Self::Cache => "cache",
             Self::Link => "link",
             Self::Build => "build",
+            Self::Hook => "hook",
             Self::Activate => "activate",
             Self::Check => "check",
             Self::Confirm => "confirm",
@@ -135,6 +139,9 @@ pub enum Event {
     /// `ok` hosts of the wave serve the new release and are confirmed.
     #[serde(rename = "wave.finished")]
     WaveFinished { wave: u32, waves: u32, hosts: Vec<String>, ok: u32, failed: u32, secs: f64, summary: String },
+    /// The hosts that are switched serve for a while before wave `wave` begins.
+    #[serde(rename = "wave.paused")]
+    WavePaused { wave: u32, secs: f64 },
     /// One host begins a step, after it waited for its turn. A step that never tells has all its hosts at work at once.
     #[serde(rename = "host.started")]
     HostStarted { host: String, step: Step },

@@ -39,6 +39,13 @@ pub struct Done {
     pub sent_bytes: Option<u64>,
 }
 
+/// Tells how a step ended on one host, where that step is not one of all hosts.
+pub fn tell(events: &Events, host: &str, step: Step, status: Status, secs: f64, done: Done) {
+    let Done { exit, command, detail, sent_bytes } = done;
+    let (stage, secs) = (step.stage(), (secs * 1000.0).round() / 1000.0);
+    events.emit(Event::HostStep { host: host.to_owned(), stage, step, status, secs, exit, command, detail, sent_bytes });
+}
+
 /// Follows hosts through the steps, and tells when a step begins and is over for all of them.
 pub struct Tally<'a> {
     events: &'a Events,
@@ -122,17 +129,8 @@ impl<'a> Tally<'a> {
             count.detail.clone_from(&done.detail);
         }
         let Done { exit, command, detail, sent_bytes } = done;
-        self.events.emit(Event::HostStep {
-            host: host.to_owned(),
-            stage: step.stage(),
-            step,
-            status,
-            secs,
-            exit,
-            command,
-            detail,
-            sent_bytes,
-        });
+        let stage = step.stage();
+        self.events.emit(Event::HostStep { host: host.to_owned(), stage, step, status, secs, exit, command, detail, sent_bytes });
         self.tell_if_over(step, count);
     }
 

@@ -75,6 +75,11 @@ pub enum Op {
     Fetch { directory: String, size: u64 },
     /// Remove a directory that a fill worked in. Answer: `Done`.
     Clear { directory: String },
+    /// Find out whether what is served is well, and change nothing. The stream is the check's output. Answer: `Checked`.
+    Check(Check),
+    /// Run a command of the user's that is part of a deploy, under the lock: that it began and how it ended is in the host's history.
+    /// The stream is its output. Answer: `Exited`.
+    Hook { name: String, release: ReleaseId, exec: Exec },
 }
 
 /// Who is at work: what another operator reads beside the lock.
@@ -241,6 +246,7 @@ pub enum Answer {
     Pruned { removed: Vec<ReleaseId>, kept: Vec<ReleaseId> },
     Verified { differences: Vec<Difference>, files: u64 },
     Probed { paths: Vec<PathState> },
+    Checked(ActivationOutcome),
     LockState(LockState),
     RunEnded(RunEnd),
     Compared(Compared),

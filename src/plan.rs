@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::op::{Current, Facts, RootState};
-use crate::release::{Record, ReleaseId};
+use crate::release::{NewRelease, Record, ReleaseId};
 use crate::tree::Digest;
 
 /// What is to be live when the run is over.
@@ -86,6 +86,17 @@ pub const fn live_id(facts: &Facts) -> Option<&ReleaseId> {
 pub fn live_record(facts: &Facts) -> Option<&Record> {
     let id = live_id(facts)?;
     facts.releases.iter().find(|record| record.release.id == *id)
+}
+
+/// Says why a host is known not to serve well, from what it says of itself. What another tool left there is taken for well.
+#[must_use]
+pub fn unwell(facts: &Facts) -> Option<&'static str> {
+    match (live_id(facts), &facts.unresolved, live_record(facts)) {
+        (None, _, _) => Some("it serves nothing"),
+        (Some(_), Some(_), _) => Some("an activation there was never confirmed"),
+        (Some(_), None, Some(record)) if !record.state.is_good() => Some("what it serves was never confirmed"),
+        (Some(_), None, Some(_) | None) => None,
+    }
 }
 
 /// What a host serves that has no `current`.
@@ -182,14 +193,45 @@ fn space_blocker(facts: &Facts, need: Need, environment: &str) -> Option<Blocker
     Some(Blocker { code: "disk-full", message: short_of, hint: format!("deployer prune -e {environment}") })
 }
 
+/// What a rollback returns to, and the way of every host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Goal {
+    pub tree: Digest,
+    pub commit: Option<String>,
+    pub reference: Option<String>,
+    /// The id by which one of the hosts has it; none where no host has it any more.
+    pub release: Option<ReleaseId>,
+}
+
+impl Goal {
+    /// Names it for people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match (&self.commit, &self.release) {
+            (Some(commit), _) => short(commit).to_owned(),
+            (None, Some(id)) => id.to_string(),
+            (None, None) => format!("tree-{}", short(&self.tree.to_string())),
+        }
+    }
+}
+
 /// Where a rollback goes on one host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Return {
     pub host: String,
     pub from: Option<ReleaseId>,
-    /// None where the host serves the target already.
-    pub to: Option<ReleaseId>,
-    pub commit: Option<String>,
+    pub way: Way,
+}
+
+/// How a host comes to the goal of a rollback.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It serves it already.
+    Stay,
+    /// It has it as a confirmed release.
+    To(ReleaseId),
+    /// It has it no more: push and build it again.
+    Make,
 }
 
 /// Says why there is nothing to roll back to.
@@ -207,47 +249,60 @@ pub enum RollbackError {
 
 /// Chooses what a rollback returns to: on every host the same code, sealed and confirmed once, by absolute id.
 ///
-/// Without `to` it is what was confirmed before the live release was deployed. `to` is a release's id, a commit, or `~N`.
-pub fn select_rollback(hosts: &[(&str, &Facts)], to: Option<&str>) -> Result<Vec<Return>, RollbackError> {
-    let mut returns: Vec<Return> = Vec::with_capacity(hosts.len());
-    let mut first: Option<(&str, &Record)> = None;
+/// Without `to` it is what was confirmed before the live release was deployed. `to` is a release's id, a commit, or `~N`. The first
+/// host that knows it decides; the others go where it goes, by code: ids differ where hosts were deployed to in different runs.
+pub fn select_rollback(hosts: &[(&str, &Facts)], to: Option<&str>) -> Result<Goal, RollbackError> {
+    let choose = |host: &str, facts| match to {
+        Some(text) => named(host, facts, text),
+        None => step_back(host, facts, 1),
+    };
+    let mut first_error = None;
+    let mut chosen: Option<(&str, &Record)> = None;
     for (host, facts) in hosts {
-        let record = match (to, first) {
-            // Other hosts go where the first one goes, by code: ids differ where hosts were deployed to in different runs.
-            (_, Some((_, wanted))) => {
-                same_code(facts, wanted).ok_or_else(|| RollbackError::Missing { host: (*host).to_owned(), wanted: record_name(wanted) })?
-            }
-            (Some(text), None) => named(host, facts, text)?,
-            (None, None) => step_back(host, facts, 1)?,
-        };
-        if let (None, Some((name, wanted))) = (to, first) {
+        match (chosen, choose(host, facts)) {
+            (None, Ok(record)) => chosen = Some((host, record)),
+            (None, Err(error)) => drop(first_error.get_or_insert(error)),
             // What this host alone would return to must be the same code, or the fleet would be torn apart.
-            if let Ok(own) = step_back(host, facts, 1)
-                && own.release.tree != wanted.release.tree
-                && live_record(facts).is_some_and(|live| live.release.tree != wanted.release.tree)
-            {
-                return Err(RollbackError::Differs {
-                    first: name.to_owned(),
-                    first_to: record_name(wanted),
-                    second: (*host).to_owned(),
-                    second_to: record_name(own),
-                });
+            (Some((first, wanted)), Ok(own)) if to.is_none() && own.release.tree != wanted.release.tree => {
+                if live_record(facts).is_some_and(|live| live.release.tree != wanted.release.tree) {
+                    return Err(RollbackError::Differs {
+                        first: first.to_owned(),
+                        first_to: record_name(wanted),
+                        second: (*host).to_owned(),
+                        second_to: record_name(own),
+                    });
+                }
             }
+            (Some(_), Ok(_) | Err(_)) => {}
         }
-        first.get_or_insert((host, record));
-        let from = live_id(facts).cloned();
-        let to = (from.as_ref() != Some(&record.release.id)).then(|| record.release.id.clone());
-        returns.push(Return { host: (*host).to_owned(), from, to, commit: record.release.commit.clone() });
     }
-    Ok(returns)
+    let nobody = || RollbackError::Missing { host: String::new(), wanted: to.unwrap_or_default().to_owned() };
+    let (_, record) = chosen.ok_or_else(|| first_error.unwrap_or_else(nobody))?;
+    let NewRelease { tree, commit, reference, id, .. } = &record.release;
+    Ok(Goal { tree: *tree, commit: commit.clone(), reference: reference.clone(), release: Some(id.clone()) })
+}
+
+/// Finds the way of every host to the goal of a rollback.
+#[must_use]
+pub fn ways(hosts: &[(&str, &Facts)], goal: &Goal) -> Vec<Return> {
+    let way = |(host, facts): &(&str, &Facts)| {
+        let from = live_id(facts).cloned();
+        let good = |record: &&Record| record.release.tree == goal.tree && record.state.is_good();
+        // One tree may have been built in more than one way: what was chosen is one of them.
+        let chosen = facts.releases.iter().filter(good).find(|record| Some(&record.release.id) == goal.release.as_ref());
+        let has = chosen.or_else(|| facts.releases.iter().rev().find(good));
+        let way = match has.map(|record| record.release.id.clone()) {
+            None => Way::Make,
+            Some(id) if from.as_ref() == Some(&id) => Way::Stay,
+            Some(id) => Way::To(id),
+        };
+        Return { host: (*host).to_owned(), from, way }
+    };
+    hosts.iter().map(way).collect()
 }
 
 fn record_name(record: &Record) -> String {
     record.release.commit.as_deref().map_or_else(|| record.release.id.to_string(), |commit| short(commit).to_owned())
-}
-
-fn same_code<'a>(facts: &'a Facts, wanted: &Record) -> Option<&'a Record> {
-    facts.releases.iter().rev().find(|record| record.release.tree == wanted.release.tree && record.state.is_good())
 }
 
 fn named<'a>(host: &str, facts: &'a Facts, text: &str) -> Result<&'a Record, RollbackError> {

@@ -21,13 +21,18 @@ use crate::exit::Exit;
 use crate::fleet::{self, Connected, Done, Tally};
 use crate::host::Host;
 use crate::op::Facts;
-use crate::plan::{self, Action, HostPlan, Wanted};
+use crate::plan::{self, Action, HostPlan};
 use crate::release::ReleaseId;
-use crate::rollout::{self, Amount, Barrier};
+use crate::rollout::{self, Barrier};
 
 mod activate;
+mod again;
 mod ending;
+mod health;
+mod hooks;
 mod prepare;
+
+pub use again::make_again;
 
 const STOPPING: &str = "Stopping at the next safe point. (^C again leaves at once)";
 
@@ -89,7 +94,7 @@ impl Deploy<'_> {
         let began = async { tokio::join!(local, fleet::connect(self.environment, self.events)) };
         let (local, connected) = match self.interrupt.until(began).await {
             Ok(both) => both,
-            Err(exit) => return Ok(self.interrupted(exit, &[]).await),
+            Err(exit) => return Ok(self.interrupted(exit, &[])),
         };
         let local = match local {
             Ok(local) => local,
@@ -104,9 +109,7 @@ impl Deploy<'_> {
     }
 
     async fn with_hosts(&self, local: &Material, connected: &Connected) -> Result<Ended, Error> {
-        let budget = Amount::parse(&self.environment.max_failures)
-            .map_err(|error| Error::new(Exit::Config, "max-failures", error.to_string()))?
-            .at_most(self.environment.targets.len());
+        let budget = self.budget();
         let mut failures: Vec<HostFailure> =
             connected.unreachable.iter().map(|(target, error)| failure::unreachable(&target.name, error)).collect();
         let counted = if self.environment.on_unreachable == OnUnreachable::Skip { 0 } else { failures.len() };
@@ -121,37 +124,58 @@ impl Deploy<'_> {
                 .state(self.serving("still runs", &connected.hosts))
                 .hint("remove one of the two names from deploy.toml"));
         }
-        let wanted = local.wanted(self.environment, self.args.what.force);
-        let plans = self.plans(&connected.hosts, &wanted, local);
+        let plans = self.plans(&connected.hosts, local);
         if failures.is_empty() && plans.iter().all(|plan| plan.action == Action::Nothing && plan.blockers.is_empty()) {
             return Ok(self.nothing_to_do(local, &connected.hosts));
         }
-        let blocked: Vec<HostFailure> = plans.iter().filter_map(failure::blocked).collect();
+        let blocked = self.blocked(&plans);
         if counted + blocked.len() > budget {
             failures.extend(blocked);
-            return Ok(self.not_activated(&connected.hosts, &failures));
+            return Ok(self.not_activated(&connected.hosts, &failures, None));
         }
+        self.refuse_without_room(&connected.hosts, &plans)?;
         failures.extend(blocked);
         let hosts: Vec<Host> =
             connected.hosts.iter().zip(&plans).filter(|(_, plan)| plan.blockers.is_empty()).map(|(host, _)| host.clone()).collect();
         match self.interrupt.until(self.lock(&hosts, local)).await {
             Ok(locked) => locked?,
-            Err(exit) => return Ok(self.interrupted(exit, &hosts).await),
+            Err(exit) => {
+                locks::unlock(&hosts).await;
+                return Ok(self.interrupted(exit, &hosts));
+            }
         }
         // Whoever had the lock before may have filled the disk or moved `current`.
-        let plans = self.plans(&hosts, &wanted, local);
-        let blocked: Vec<HostFailure> = plans.iter().filter_map(failure::blocked).collect();
+        let plans = self.plans(&hosts, local);
+        let blocked = self.blocked(&plans);
         if !blocked.is_empty() {
             failures.extend(blocked);
             locks::unlock(&hosts).await;
-            return Ok(self.not_activated(&hosts, &failures));
+            return Ok(self.not_activated(&hosts, &failures, None));
         }
-        self.locked(local, hosts, plans, failures, budget).await
+        self.locked(local, hosts, plans, failures).await
     }
 
-    fn plans(&self, hosts: &[Host], wanted: &Wanted, local: &Material) -> Vec<HostPlan> {
-        let need = local.need();
-        hosts.iter().map(|host| plan::host(host.name(), &host.facts(), wanted, need, &self.environment.name)).collect()
+    /// How many hosts may fail without stopping the others.
+    fn budget(&self) -> usize {
+        self.environment.max_failures.at_most(self.environment.targets.len())
+    }
+
+    /// The hosts that the plan stops. They are told of at once: no step of theirs will.
+    fn blocked(&self, plans: &[HostPlan]) -> Vec<HostFailure> {
+        let blocked: Vec<HostFailure> = plans.iter().filter_map(failure::blocked).collect();
+        for failure in &blocked {
+            let detail = Some(failure.message.clone());
+            fleet::tell(self.events, &failure.host, failure.step, Status::Stopped, 0.0, Done { detail, ..Done::default() });
+        }
+        blocked
+    }
+
+    fn plans(&self, hosts: &[Host], local: &Material) -> Vec<HostPlan> {
+        let plan = |host: &Host| {
+            let wanted = local.wanted(self.environment.of(host.target()), self.args.what.force);
+            plan::host(host.name(), &host.facts(), &wanted, local.need(), &self.environment.name)
+        };
+        hosts.iter().map(plan).collect()
     }
 
     /// All hosts or none: what was taken is let go on the first refusal, and nobody waits while holding.
@@ -173,21 +197,33 @@ impl Deploy<'_> {
     }
 
     /// Everything that happens under the lock.
-    async fn locked(
+    async fn locked(&self, local: &Material, hosts: Vec<Host>, plans: Vec<HostPlan>, failures: Vec<HostFailure>) -> Result<Ended, Error> {
+        let fresh = self.release_id(local, &hosts)?;
+        let all = hosts.clone();
+        let ended = self.roll_out(local, hosts, plans, failures, &fresh).await;
+        let exit = ended.as_ref().map_or_else(|error| error.exit, |ended| ended.exit);
+        if exit != Exit::Ok {
+            let places: Vec<hooks::Place<'_>> = all.iter().map(|host| (host, &fresh)).collect();
+            self.after_failure(exit, &places, local).await;
+        }
+        locks::unlock(&all).await;
+        ended
+    }
+
+    async fn roll_out(
         &self,
         local: &Material,
         hosts: Vec<Host>,
         plans: Vec<HostPlan>,
         mut failures: Vec<HostFailure>,
-        budget: usize,
+        fresh: &ReleaseId,
     ) -> Result<Ended, Error> {
-        let fresh = self.release_id(local, &hosts)?;
         let adopted = plans.iter().find_map(|plan| match &plan.action {
             Action::Adopt(id) => Some(id),
             Action::Make | Action::Nothing => None,
         });
         let is_made = plans.iter().any(|plan| plan.action == Action::Make);
-        self.tell_changes(local, &hosts, adopted.filter(|_| !is_made).unwrap_or(&fresh));
+        self.tell_changes(local, &hosts, adopted.filter(|_| !is_made).unwrap_or(fresh));
         let members: Vec<Member> = hosts
             .into_iter()
             .zip(plans)
@@ -203,17 +239,18 @@ impl Deploy<'_> {
         let working: Vec<Member> = members.into_iter().filter(|member| member.plan.action != Action::Nothing).collect();
         if working.is_empty() {
             // While this run waited for the lock, another one made all hosts serve what is wanted.
-            let ended =
-                if failures.is_empty() { self.nothing_to_do(local, &all) } else { self.finished(local, &all, &[], failures, &[]).await };
-            locks::unlock(&all).await;
-            return Ok(ended);
+            return Ok(if failures.is_empty() {
+                self.nothing_to_do(local, &all)
+            } else {
+                self.finished(local, &all, &[], failures, &[], None).await
+            });
         }
-        let parcel = self.parcel(local, &working, &fresh).await?;
+        let parcel = self.parcel(local, &working, fresh).await?;
         let prepared = match self.interrupt.until(self.prepare(&working, &parcel, local)).await {
             Ok(prepared) => prepared,
             Err(exit) => {
                 prepare::give_up(&working, "the run was interrupted").await;
-                return Ok(self.interrupted(exit, &all).await);
+                return Ok(self.interrupted(exit, &all));
             }
         };
         let mut ready = Vec::new();
@@ -225,13 +262,11 @@ impl Deploy<'_> {
         }
         cache::explain_lacking(self.environment, &mut failures, &all).await;
         let counted = failures.len() - self.skipped(&failures);
-        if rollout::barrier(ready.len(), counted, budget) == Barrier::Stop {
-            locks::unlock(&all).await;
-            return Ok(self.not_activated(&all, &failures));
+        if rollout::barrier(ready.len(), counted, self.budget()) == Barrier::Stop {
+            return Ok(self.not_activated(&all, &failures, None));
         }
-        let ended = self.activate(local, ready, &all, failures, budget).await;
-        locks::unlock(&all).await;
-        Ok(ended)
+        failure::tolerate(&mut failures);
+        Ok(self.activate(local, ready, &all, failures).await)
     }
 
     fn skipped(&self, failures: &[HostFailure]) -> usize {

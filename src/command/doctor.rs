@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::cli::{self, Common};
-use crate::command::plan::needed;
+use crate::command::plan::{is_needed, needed};
 use crate::command::print;
 use crate::command::scene::{self, Scene};
 use crate::config::environment::{HostPath, SessionKind, Target};
@@ -187,10 +187,10 @@ async fn hosts(scene: &Scene, hosts: &[Host]) -> Vec<Finding> {
             Ok(Answer::Probed { paths }) => paths.get(index).is_some_and(|state| path.fits(state)),
             Ok(_) | Err(_) => false,
         };
-        let lacking: Vec<String> =
-            hosts.iter().zip(&probes).filter(|(_, answer)| !is_there(answer)).map(|(host, _)| host.name().to_owned()).collect();
-        let (have, all) = (hosts.len() - lacking.len(), hosts.len());
-        if lacking.is_empty() && !hosts.is_empty() {
+        let asked: Vec<_> = hosts.iter().zip(&probes).filter(|(host, _)| is_needed(environment, host.target(), path)).collect();
+        let lacking: Vec<String> = asked.iter().filter(|(_, answer)| !is_there(answer)).map(|(host, _)| host.name().to_owned()).collect();
+        let (have, all) = (asked.len() - lacking.len(), asked.len());
+        if lacking.is_empty() && !asked.is_empty() {
             findings.push(Finding::new(HOSTS, path.kind(), Level::Ok, format!("{have}/{all} {}", path.name()), None));
         } else if !lacking.is_empty() {
             let text = format!("{have}/{all}; `{}` is missing or not usable on {}", path.name(), ranges::fold(&lacking));

@@ -30,13 +30,17 @@ pub struct HostFailure {
     pub is_locked: bool,
     /// The plan stopped it, before any step began there.
     pub blocked: bool,
+    /// The host serves the new release, unconfirmed.
+    pub is_switched: bool,
+    /// The run went on without the host: it did not decide how the run ended.
+    pub is_tolerated: bool,
 }
 
 impl HostFailure {
     /// Tells whether nobody knows what the host serves: it was lost while it was switched.
     #[must_use]
     pub fn is_unknown(&self) -> bool {
-        self.lost && self.step >= Step::Activate
+        self.lost && (self.step >= Step::Activate || self.is_switched)
     }
 
     fn new(host: &str, step: Step, message: impl Into<String>) -> Self {
@@ -53,7 +57,16 @@ impl HostFailure {
             lost: false,
             is_locked: false,
             blocked: false,
+            is_switched: false,
+            is_tolerated: false,
         }
+    }
+}
+
+/// Marks what the run goes on without.
+pub fn tolerate(failures: &mut [HostFailure]) {
+    for failure in failures {
+        failure.is_tolerated = true;
     }
 }
 
@@ -109,7 +122,7 @@ pub fn remote(name: &str, step: Step, error: &RemoteError) -> HostFailure {
         },
         RemoteError::Check { tail, .. } | RemoteError::NotRestarted { tail, .. } => HostFailure { tail: tail.clone(), ..plain },
         RemoteError::Locked { exit, .. } => HostFailure { is_locked: *exit == Exit::Locked, ..plain },
-        RemoteError::Placeholder(_) => plain,
+        RemoteError::Placeholder(_) | RemoteError::NotStarted { .. } => plain,
     }
 }
 

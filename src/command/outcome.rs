@@ -1,6 +1,6 @@
 //! How a run ended, in words: pure text from counts and failures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::failure::{self, HostFailure};
 use crate::config::ranges;
@@ -52,13 +52,14 @@ pub fn unreachable(connected: &Connected, state: String) -> Error {
     error
 }
 
-/// Explains the failures of one run: those of the earliest step first, hosts with the same message folded.
+/// Explains the failures of one run: those that decided it, of their earliest step first, hosts with the same message folded.
 #[must_use]
 pub fn explain(exit: Exit, failures: &[HostFailure], hosts: usize, state: String) -> Error {
-    let Some(first) = failures.iter().min_by_key(|failure| failure.step) else {
+    let Some(first) = failures.iter().min_by_key(|failure| (failure.is_tolerated, failure.step)) else {
         return Error::new(exit, exit.name(), exit.name()).state(state);
     };
-    let same: Vec<&HostFailure> = failures.iter().filter(|failure| failure.step == first.step).collect();
+    let is_same = |failure: &&HostFailure| (failure.step, failure.is_tolerated) == (first.step, first.is_tolerated);
+    let same: Vec<&HostFailure> = failures.iter().filter(is_same).collect();
     let names: Vec<String> = same.iter().map(|failure| failure.host.clone()).collect();
     let count = if hosts > 1 { format!(" ({} of {hosts} hosts)", names.len()) } else { String::new() };
     let place = format!("`{}`{count}", ranges::fold(&names));
@@ -69,7 +70,7 @@ pub fn explain(exit: Exit, failures: &[HostFailure], hosts: usize, state: String
         if first.blocked { format!("cannot deploy to {place}{why}") } else { format!("{} failed on {place}{why}", first.step.name()) };
     let mut evidence = Vec::new();
     for failure in failures {
-        if shared != Some(&failure.message) || failure.step != first.step {
+        if shared != Some(&failure.message) || !is_same(&failure) {
             let step = if failure.blocked { String::new() } else { format!("{}: ", failure.step.name()) };
             evidence.push(format!("{} | {step}{}", failure.host, failure.message));
         }
@@ -84,6 +85,30 @@ pub fn explain(exit: Exit, failures: &[HostFailure], hosts: usize, state: String
         }
     }
     error
+}
+
+/// Explains a run that ended for a reason of its own, unless a host's failure ended it.
+#[must_use]
+pub fn explain_unless(why: Option<String>, exit: Exit, failures: &[HostFailure], hosts: usize, state: String) -> Error {
+    let mut error = explain(exit, failures, hosts, state);
+    if let Some(why) = why.filter(|_| failures.iter().all(|failure| failure.is_tolerated)) {
+        let told = if failures.is_empty() { None } else { Some(std::mem::take(&mut error.what)) };
+        error.evidence.splice(0..0, told);
+        error.what = why;
+        error.code = exit.name();
+        error.hints.clear();
+    }
+    error
+}
+
+/// What to type: what removes the causes, as far as they are known, and where the output of what failed is.
+#[must_use]
+pub fn look_at(environment: &str, failures: &[HostFailure]) -> Vec<(String, String)> {
+    let with_output = failures.iter().find(|failure| !failure.tail.is_empty());
+    let fixes: BTreeSet<&String> = failures.iter().filter_map(|failure| failure.fix.as_ref()).collect();
+    let look = with_output
+        .map(|failure| ("look".to_owned(), format!("deployer logs -e {environment} -H {} --step {}", failure.host, failure.step.name())));
+    fixes.into_iter().map(|fix| ("fix".to_owned(), fix.clone())).chain(look).collect()
 }
 
 /// Says what pruning did on one host.
@@ -126,6 +151,24 @@ const fn code_name(code: Code) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Step;
+
+    fn failed(host: &str, step: Step, is_tolerated: bool) -> HostFailure {
+        HostFailure { is_tolerated, ..failure::host(host, step, &HostError::Lost { host: host.to_owned(), why: "gone".to_owned() }) }
+    }
+
+    #[test]
+    fn what_decided_the_run_is_told_first_and_what_was_tolerated_beside_it() {
+        let failures = [failed("app12", Step::Build, true), failed("app3", Step::Check, false)];
+        let error = explain(Exit::RolledBack, &failures, 12, String::new());
+        assert!(error.what.starts_with("check failed on `app3` (1 of 12 hosts)"), "{}", error.what);
+        assert!(error.evidence.iter().any(|line| line.starts_with("app12 | build: ")), "{:?}", error.evidence);
+        let error = explain_unless(Some("the run was interrupted".into()), Exit::Partial, &failures[..1], 12, String::new());
+        assert_eq!(error.what, "the run was interrupted");
+        assert!(error.evidence[0].starts_with("build failed on `app12`"), "{:?}", error.evidence);
+        let error = explain_unless(Some("the run was interrupted".into()), Exit::RolledBack, &failures, 12, String::new());
+        assert!(error.what.starts_with("check failed"), "{}", error.what);
+    }
 
     #[test]
     fn what_serves_is_counted_by_revision() {

@@ -1,6 +1,6 @@
 //! `plan`: what a deploy would do, from real facts; nothing is changed and nothing is simulated.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use crate::cli::{Common, What};
 use crate::command::manifests;
@@ -9,7 +9,7 @@ use crate::command::outcome;
 use crate::command::print;
 use crate::command::scene::Scene;
 use crate::config::Overrides;
-use crate::config::environment::{Build, Environment, Network};
+use crate::config::environment::{Build, Environment, Hook, HookPlace, Moment, Network, Target};
 use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
@@ -18,8 +18,8 @@ use crate::git::CommitLine;
 use crate::host::Host;
 use crate::op::{Answer, Command, Op, PathKind, PathState};
 use crate::plan::{self, Action, HostPlan};
-use crate::report::plan::{Blocker, PlanBuild, PlanCommit, PlanRow, PlanView};
-use crate::rollout::{self, Amount};
+use crate::report::plan::{Blocker, PlanBuild, PlanCommit, PlanRoleBuild, PlanRow, PlanView};
+use crate::rollout;
 use crate::tree::path::Shown;
 use crate::tree::{Digest, Kind, TreePath};
 
@@ -82,9 +82,11 @@ fn change_lines(view: &PlanView) -> String {
 async fn view(scene: &Scene, local: &Material, connected: &Connected, force: bool) -> PlanView {
     let environment = &scene.environment;
     let (files, bytes) = local.artifact.manifest.totals();
-    let (wanted, need) = (local.wanted(environment, force), local.need());
-    let plans: Vec<HostPlan> =
-        connected.hosts.iter().map(|host| plan::host(host.name(), &host.facts(), &wanted, need, &environment.name)).collect();
+    let plan = |host: &Host| {
+        let wanted = local.wanted(environment.of(host.target()), force);
+        plan::host(host.name(), &host.facts(), &wanted, local.need(), &environment.name)
+    };
+    let plans: Vec<HostPlan> = connected.hosts.iter().map(plan).collect();
     let mut blockers = blockers(environment, local, connected, &plans).await;
     let mut rows = Vec::new();
     for (host, plan) in connected.hosts.iter().zip(&plans) {
@@ -108,9 +110,8 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, force: boo
         [from] => local.changes(from),
         _ => None,
     };
-    let amounts: Vec<Amount> = environment.waves.iter().filter_map(|text| Amount::parse(text).ok()).collect();
     let acting = plans.iter().filter(|plan| plan.action != Action::Nothing).count();
-    let waves = rollout::waves(&amounts, acting).into_iter().map(|size| u32::try_from(size).unwrap_or(u32::MAX)).collect();
+    let waves = rollout::waves(&environment.waves, acting).into_iter().map(|size| u32::try_from(size).unwrap_or(u32::MAX)).collect();
     PlanView {
         project: environment.project.clone(),
         env: environment.name.clone(),
@@ -127,10 +128,11 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, force: boo
         tree_bytes: bytes,
         hosts: rows,
         build: environment.build.as_ref().map(build),
-        steps: steps(environment),
+        role_builds: role_builds(environment),
+        steps: steps(environment, &plans),
         waves,
         warnings: local.warnings(),
-        unknowns: environment.activate.iter().map(|_| "what the activation command does (not run by plan)".to_owned()).collect(),
+        unknowns: unknowns(environment),
         blockers,
     }
 }
@@ -139,19 +141,62 @@ fn commit(line: CommitLine) -> PlanCommit {
     PlanCommit { id: line.id, author: line.author, subject: line.subject, time: line.time }
 }
 
-fn steps(environment: &Environment) -> Vec<String> {
-    let optional = [
-        ("lock", true),
-        ("push", true),
-        ("link", true),
-        ("build (offline)", environment.build.as_ref().is_some_and(|build| build.network != Network::Host)),
-        ("build", environment.build.as_ref().is_some_and(|build| build.network == Network::Host)),
-        ("activate", true),
-        ("check", environment.check.is_some()),
-        ("confirm", true),
-        ("prune", true),
-    ];
-    optional.iter().filter(|(_, present)| *present).map(|(step, _)| (*step).to_owned()).collect()
+/// What a deploy would do, in order; hooks by their names, with where they would run.
+fn steps(environment: &Environment, plans: &[HostPlan]) -> Vec<String> {
+    let acting = |plan: &&HostPlan| plan.action != Action::Nothing && plan.blockers.is_empty();
+    let once = plans.iter().find(acting).map(|plan| plan.host.as_str());
+    let built = |open: bool| environment.ways().any(|way| way.build.as_ref().is_some_and(|build| (build.network == Network::Host) == open));
+    let checked = environment.ways().any(|way| way.check.is_some());
+    let mut steps = ["lock", "push", "link"].map(str::to_owned).to_vec();
+    let hooks = |steps: &mut Vec<String>, moment| {
+        let of_moment = environment.hooks.iter().filter(move |hook| hook.on == moment);
+        steps.extend(of_moment.map(|hook| hook_step(hook, once)));
+    };
+    hooks(&mut steps, Moment::BeforeBuild);
+    steps.extend(built(false).then(|| "build (offline)".to_owned()));
+    steps.extend(built(true).then(|| "build".to_owned()));
+    hooks(&mut steps, Moment::AfterBuild);
+    // Once for all waves, then in each.
+    let (common, own): (Vec<&Hook>, Vec<&Hook>) = environment
+        .hooks
+        .iter()
+        .filter(|hook| hook.on == Moment::BeforeActivate)
+        .partition(|hook| matches!(hook.place, HookPlace::Once | HookPlace::Local));
+    steps.extend(common.iter().map(|hook| hook_step(hook, once)));
+    hooks(&mut steps, Moment::BeforeWave);
+    steps.extend(own.iter().map(|hook| hook_step(hook, once)));
+    steps.push("activate".to_owned());
+    steps.extend(checked.then(|| "check".to_owned()));
+    hooks(&mut steps, Moment::AfterActivate);
+    steps.push("confirm".to_owned());
+    hooks(&mut steps, Moment::AfterWave);
+    hooks(&mut steps, Moment::AfterDeploy);
+    steps.push("prune".to_owned());
+    steps
+}
+
+/// `migrate (once, app01)`.
+fn hook_step(hook: &Hook, once: Option<&str>) -> String {
+    let place = match &hook.place {
+        HookPlace::EveryHost => return hook.name.clone(),
+        HookPlace::Once => once.map_or_else(|| "once".to_owned(), |host| format!("once, {host}")),
+        HookPlace::Local => "local".to_owned(),
+        HookPlace::Role(role) => format!("on {role}"),
+    };
+    format!("{} ({place})", hook.name)
+}
+
+fn unknowns(environment: &Environment) -> Vec<String> {
+    let activates = environment.ways().any(|way| way.activate.is_some());
+    let command = activates.then(|| "what the activation command does (not run by plan)".to_owned());
+    let hooks = environment.hooks.iter().map(|hook| format!("what the hook {} does, {} (not run by plan)", hook.name, hook.on.name()));
+    command.into_iter().chain(hooks).collect()
+}
+
+/// The builds of roles, where they are not everybody's.
+fn role_builds(environment: &Environment) -> Vec<PlanRoleBuild> {
+    let differing = environment.by_role.iter().filter(|(_, way)| way.build != environment.build);
+    differing.map(|(role, way)| PlanRoleBuild { role: role.clone(), build: way.build.as_ref().map(build) }).collect()
 }
 
 fn build(build: &Build) -> PlanBuild {
@@ -235,6 +280,7 @@ async fn blockers(environment: &Environment, local: &Material, connected: &Conne
             .hosts
             .iter()
             .zip(&probes)
+            .filter(|(host, _)| is_needed(environment, host.target(), path))
             .filter(|(_, answer)| match answer {
                 Ok(Answer::Probed { paths }) => !paths.get(index).is_some_and(|state| path.fits(state)),
                 Ok(_) | Err(_) => true,
@@ -274,8 +320,21 @@ pub enum Needed<'a> {
 pub fn needed(environment: &Environment) -> Vec<Needed<'_>> {
     let files = environment.shared.files.iter().map(Needed::SharedFile);
     let cache = environment.cache.iter().map(|cache| Needed::Cache(cache.path.to_string()));
-    let venv = environment.build.iter().filter_map(|build| build.venv.as_ref()).map(|venv| Needed::Venv(format!("{venv}/bin/buildout")));
-    files.chain(cache).chain(venv).collect()
+    let venvs: BTreeSet<String> = environment.ways().filter_map(venv).collect();
+    files.chain(cache).chain(venvs.into_iter().map(Needed::Venv)).collect()
+}
+
+fn venv(way: &Environment) -> Option<String> {
+    way.build.as_ref()?.venv.as_ref().map(|venv| format!("{venv}/bin/buildout"))
+}
+
+/// Tells whether a host needs it, by its role.
+#[must_use]
+pub fn is_needed(environment: &Environment, target: &Target, needed: &Needed<'_>) -> bool {
+    match needed {
+        Needed::SharedFile(_) | Needed::Cache(_) => true,
+        Needed::Venv(path) => venv(environment.of(target)).as_ref() == Some(path),
+    }
 }
 
 impl Needed<'_> {

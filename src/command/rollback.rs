@@ -1,26 +1,29 @@
-//! `rollback`: every host back to one older, confirmed release; a new event in the history.
+//! `rollback`: every host back to one older, confirmed release; a new event in the history. Hosts that have it no more get it again
+//! before any host is switched.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::cli::{self, Common};
-use crate::command::activation;
+use crate::cli::{self, Common, What};
+use crate::command::activation::{self, Back, NotActivated, Switch};
 use crate::command::deploy;
-use crate::command::failure;
 use crate::command::failure::HostFailure;
 use crate::command::interrupt::Interrupt;
 use crate::command::locks;
+use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::scene::{self, Ended, Scene};
+use crate::config::ranges;
 use crate::error::Error;
-use crate::event::{Event, Events, Step};
+use crate::event::{Event, Events};
 use crate::exit::Exit;
 use crate::figures;
-use crate::fleet::{self, Done, Tally, each};
+use crate::fleet::{self, Tally, each};
 use crate::host::Host;
-use crate::op::Facts;
-use crate::plan::{self, Return};
-use crate::stage::remote::{self, Recipe, RemoteError};
+use crate::op::{Answer, Facts, Op, PathKind};
+use crate::plan::{self, Goal, Return, RollbackError, Way};
+use crate::release::{ReleaseId, layout};
+use crate::report::RunStore;
 
 /// Runs the verb.
 pub async fn rollback(common: &Common, args: &cli::Rollback) -> Result<Exit, Error> {
@@ -62,151 +65,207 @@ async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events:
     ended.unwrap_or_else(|error| Ended::by(error, scene.environment.targets.len()))
 }
 
+/// A host that moves, and where to.
+struct Moving<'a> {
+    host: &'a Host,
+    from: Option<&'a ReleaseId>,
+    to: ReleaseId,
+}
+
 async fn under_lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host], interrupt: &Interrupt, events: &Events) -> Result<Ended, Error> {
     let environment = &scene.environment.name;
     let facts: Vec<Arc<Facts>> = hosts.iter().map(Host::facts).collect();
     let named: Vec<(&str, &Facts)> = hosts.iter().map(Host::name).zip(facts.iter().map(|facts| &**facts)).collect();
     let before = fleet::live(hosts);
-    let returns = plan::select_rollback(&named, args.to.as_deref()).map_err(|error| {
-        Error::new(Exit::Config, "no-target", error.to_string())
-            .state(outcome::serving(environment, "still runs", &before))
-            .hint(format!("see what there is: deployer releases -e {environment}"))
-            .hint(format!("choose one: deployer rollback -e {environment} --to ID"))
-    })?;
-    let moving: Vec<(&Host, &Return)> = hosts.iter().zip(&returns).filter(|(_, target)| target.to.is_some()).collect();
+    let still = outcome::serving(environment, "still runs", &before);
+    let (goal, material) = goal(scene, args, &named, events).await.map_err(|error| error.state(still.clone()))?;
+    let mut returns = plan::ways(&named, &goal);
+    miss_what_is_gone(scene, hosts, &mut returns).await;
     if let Some(exit) = interrupt.asked() {
-        return Ok(scene.interrupted(exit, outcome::serving(environment, "still runs", &before), before));
+        return Ok(scene.interrupted(exit, still, before));
     }
-    let told = moving.first().map(|(_, target)| *target).or_else(|| returns.first());
-    let label = told.map(|target| match (&target.commit, &target.to) {
-        (Some(commit), _) => plan::short(commit).to_owned(),
-        (None, Some(id)) => id.to_string(),
-        (None, None) => "the same release".to_owned(),
-    });
-    let label = label.unwrap_or_default();
-    if moving.is_empty() {
+    let label = goal.name();
+    if returns.iter().all(|target| target.way == Way::Stay) {
         let summary =
             format!("{environment} is at {label} on {}/{}; nothing to do.", hosts.len(), figures::counted(hosts.len() as u64, "host"));
         return Ok(Ended { exit: Exit::Ok, error: None, live: before, ok: hosts.len(), failed: 0, summary, next: Vec::new() });
     }
-    let release = moving.first().and_then(|(_, target)| target.to.as_ref()).map(ToString::to_string).unwrap_or_default();
-    let forward = moving.first().and_then(|(_, target)| target.from.as_ref()).map(ToString::to_string);
-    events.emit(Event::Changes { from: before, to: label.clone(), commits: None, files: None, release });
-    let tally = Tally::new(events, moving.len());
-    let results = each(&moving, usize::MAX >> 4, |(host, target)| activate(scene, host, target, &label, &tally, events)).await;
-    let (mut failures, mut switched) = (Vec::new(), Vec::new());
-    for ((host, target), result) in moving.iter().zip(results) {
+    let forward = returns.iter().find(|target| target.way != Way::Stay).and_then(|target| target.from.as_ref()).map(ToString::to_string);
+    let id = returns.iter().find_map(|target| match &target.way {
+        Way::To(id) => Some(id.to_string()),
+        Way::Stay | Way::Make => None,
+    });
+    let release = id.or_else(|| goal.release.as_ref().map(ToString::to_string)).unwrap_or_default();
+    events.emit(Event::Changes { from: before.clone(), to: label.clone(), commits: None, files: None, release });
+    let lacking: Vec<&Host> = hosts.iter().zip(&returns).filter(|(_, target)| target.way == Way::Make).map(|(host, _)| host).collect();
+    let again = match material {
+        _ if lacking.is_empty() => Vec::new(),
+        known => {
+            let material = match known {
+                Some(material) => material,
+                None => material_of(scene, &goal, &lacking, events).await.map_err(|error| error.state(still.clone()))?,
+            };
+            match deploy::make_again(scene, interrupt, events, &goal, &material, &lacking).await? {
+                Ok(made) => made,
+                Err(exit) => return Ok(scene.interrupted(exit, still, before)),
+            }
+        }
+    };
+    let (mut made, mut failures) = (BTreeMap::new(), Vec::new());
+    for (host, result) in lacking.iter().zip(again) {
         match result {
-            Ok(()) => switched.push((*host, *target)),
-            Err((failure, is_switched)) => {
+            Ok(id) => drop(made.insert(host.name(), id)),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    if !failures.is_empty() {
+        let error = outcome::explain(Exit::BuildFailed, &failures, hosts.len(), format!("nothing was activated; {still}"));
+        let (summary, next) = (format!("Not rolled back. Nothing was activated: {still}."), outcome::look_at(environment, &failures));
+        return Ok(Ended { exit: Exit::BuildFailed, error: Some(error), live: before, ok: 0, failed: failures.len(), summary, next });
+    }
+    let moving = hosts.iter().zip(&returns).filter_map(|(host, target)| {
+        let to = match &target.way {
+            Way::Stay => return None,
+            Way::To(id) => id.clone(),
+            Way::Make => made.remove(host.name())?,
+        };
+        Some(Moving { host, from: target.from.as_ref(), to })
+    });
+    let moving: Vec<Moving<'_>> = moving.collect();
+    Ok(switch(scene, hosts, &moving, &goal, forward, events).await)
+}
+
+/// Settles what to return to. What no host has any more may still be known here, by the run that made it or by its commit.
+async fn goal(scene: &Scene, args: &cli::Rollback, hosts: &[(&str, &Facts)], events: &Events) -> Result<(Goal, Option<Material>), Error> {
+    let environment = &scene.environment.name;
+    let refused = match plan::select_rollback(hosts, args.to.as_deref()) {
+        Ok(goal) => return Ok((goal, None)),
+        Err(refused) => refused,
+    };
+    let known = match (&refused, args.to.as_deref()) {
+        (RollbackError::Missing { .. }, Some(to)) => commit_of(scene, to),
+        _ => None,
+    };
+    let Some(commit) = known else {
+        return Err(Error::new(Exit::Config, "no-target", refused.to_string())
+            .hint(format!("see what there is: deployer releases -e {environment}"))
+            .hint(format!("choose one: deployer rollback -e {environment} --to ID")));
+    };
+    let material = Material::prepare(&What { rev: Some(commit), ..What::default() }, scene, events).await?;
+    let tree = material.artifact.manifest.tree_digest();
+    let goal = Goal { tree, commit: material.commit(), reference: Some(material.reference()), release: None };
+    Ok((goal, Some(material)))
+}
+
+/// Finds the commit of a release in the runs that are stored here; a commit names itself.
+fn commit_of(scene: &Scene, to: &str) -> Option<String> {
+    let ours = RunStore::runs(&scene.directories.state)
+        .into_iter()
+        .filter(|run| run.meta.env == scene.environment.name && run.meta.project == scene.environment.project && !run.meta.rev.is_empty());
+    let made = |run: &str| {
+        let told = RunStore::read(&scene.directories.state, run).unwrap_or_default();
+        told.iter().any(|timed| matches!(&timed.event, Event::Changes { release, .. } if release == to))
+    };
+    let is_commit = to.len() >= 7 && to.bytes().all(|byte| byte.is_ascii_hexdigit());
+    ours.into_iter().find(|run| made(&run.run)).map(|run| run.meta.rev).or_else(|| is_commit.then(|| to.to_owned()))
+}
+
+/// Exports what hosts lack, and makes sure that it is what the others have.
+async fn material_of(scene: &Scene, goal: &Goal, lacking: &[&Host], events: &Events) -> Result<Material, Error> {
+    let names: Vec<String> = lacking.iter().map(|host| host.name().to_owned()).collect();
+    let without = format!("without: deployer rollback -e {} -H '!{}'", scene.environment.name, names.join(",!"));
+    let gone = format!("`{}` does not have the release `{}` any more", ranges::fold(&names), goal.name());
+    let Some(commit) = goal.commit.clone() else {
+        let error = Error::new(Exit::Config, "no-target", format!("{gone}, and it was a directory: it cannot be made again"));
+        return Err(error.hint(without));
+    };
+    let what = What { rev: Some(commit.clone()), expect: Some(commit), ..What::default() };
+    let material = Material::prepare(&what, scene, events).await.map_err(|error| error.evidence([gone.clone()]).hint(without.clone()))?;
+    if material.artifact.manifest.tree_digest() == goal.tree {
+        return Ok(material);
+    }
+    let why = "and this commit now exports another tree (its `[source]` has changed)";
+    Err(Error::new(Exit::Config, "another-tree", format!("{gone}, {why}")).hint(without))
+}
+
+/// A release whose record is there and whose directory is not has to be made again.
+async fn miss_what_is_gone(scene: &Scene, hosts: &[Host], returns: &mut [Return]) {
+    let looks = each(hosts.iter().zip(&*returns), usize::MAX >> 4, |(host, target)| async move {
+        let Way::To(id) = &target.way else { return false };
+        let root = host.target().root.as_ref().unwrap_or(&scene.environment.root);
+        let looked = host.ask(Op::Probe { paths: vec![format!("{root}/{}", layout::release(id))] }).await;
+        matches!(looked, Ok(Answer::Probed { paths }) if paths.first().is_some_and(|path| path.kind == PathKind::Missing))
+    })
+    .await;
+    for (target, is_gone) in returns.iter_mut().zip(looks) {
+        if is_gone {
+            target.way = Way::Make;
+        }
+    }
+}
+
+/// Switches all hosts together, and accepts the release where all are well.
+async fn switch(scene: &Scene, hosts: &[Host], moving: &[Moving<'_>], goal: &Goal, forward: Option<String>, events: &Events) -> Ended {
+    let environment = &scene.environment.name;
+    let label = goal.name();
+    let rev = goal.commit.as_deref().unwrap_or(&label);
+    let ways: Vec<Switch<'_>> = moving
+        .iter()
+        .map(|Moving { host, from, to }| Switch {
+            host,
+            environment: scene.environment.of(host.target()),
+            release: to,
+            values: scene::values(&scene.environment, host, to.as_str(), rev, &label),
+            expect: *from,
+            rollback: true,
+        })
+        .collect();
+    let tally = Tally::new(events, moving.len());
+    let results = each(&ways, usize::MAX >> 4, |switch| switch.activate(&tally, events)).await;
+    let (mut failures, mut switched) = (Vec::new(), Vec::new());
+    for (Switch { host, release, .. }, result) in ways.iter().zip(results) {
+        // It held once: that a return to it failed somewhere is nothing against it.
+        let back = Back { host, release, is_bad: false };
+        match result {
+            Ok(()) => switched.push(back),
+            Err(NotActivated { failure, is_switched }) => {
                 failures.push(failure);
-                if is_switched {
-                    switched.push((*host, *target));
-                }
+                switched.extend(is_switched.then_some(back));
             }
         }
     }
     if !failures.is_empty() {
-        return Ok(put_back(scene, &switched, hosts, failures, events).await);
+        return put_back(scene, &switched, hosts, failures, events).await;
     }
     // Nothing is confirmed before all hosts are well: what is not confirmed knows by itself what to put back.
-    let confirmed = each(&moving, usize::MAX >> 4, |(host, target)| confirm(host, target)).await;
-    failures.extend(confirmed.into_iter().filter_map(Result::err));
+    let confirmed = each(&ways, usize::MAX >> 4, |switch| switch.confirm(&tally)).await;
+    failures.extend(confirmed.into_iter().filter_map(Result::err).map(|error| error.failure));
     fleet::refresh(hosts).await;
+    let live = activation::live(hosts, &failures);
     if !failures.is_empty() {
-        let live = activation::live(hosts, &failures);
         let state = outcome::serving(environment, "runs", &live);
         let error = outcome::explain(Exit::Partial, &failures, hosts.len(), state.clone());
         let (ok, failed) = (moving.len() - failures.len(), failures.len());
         let summary = format!("Rolled back, and not confirmed everywhere: {state}.");
-        return Ok(Ended { exit: Exit::Partial, error: Some(error), live, ok, failed, summary, next: Vec::new() });
+        return Ended { exit: Exit::Partial, error: Some(error), live, ok, failed, summary, next: Vec::new() };
     }
-    let count = moving.len();
-    let (count, took) = (figures::counted(count as u64, "host"), figures::duration(scene.seconds()));
+    let (count, took) = (figures::counted(moving.len() as u64, "host"), figures::duration(scene.seconds()));
     let summary = format!("Rolled back {environment} to {label}: {count} in {took}");
     let next = forward.map(|id| ("forward again".to_owned(), format!("deployer rollback -e {environment} --to {id}")));
-    Ok(Ended {
-        exit: Exit::Ok,
-        error: None,
-        live: fleet::live(hosts),
-        ok: hosts.len(),
-        failed: 0,
-        summary,
-        next: next.into_iter().collect(),
-    })
-}
-
-async fn activate(
-    scene: &Scene,
-    host: &Host,
-    target: &Return,
-    label: &str,
-    tally: &Tally<'_>,
-    events: &Events,
-) -> Result<(), (HostFailure, bool)> {
-    let Some(release) = &target.to else { return Ok(()) };
-    let rev = target.commit.as_deref().unwrap_or(label);
-    let values = scene::values(&scene.environment, host, release.as_str(), rev, label);
-    let recipe = Recipe { environment: &scene.environment, release, values: &values, durable: true };
-    let work = remote::activate(host, &recipe, target.from.as_ref(), true, events);
-    let activated = tally
-        .step(host.name(), Step::Activate, work, |result| Done {
-            detail: Some(match result {
-                Ok(_) => format!("current → {release}"),
-                Err(error) => error.to_string(),
-            }),
-            ..Done::default()
-        })
-        .await;
-    match activated {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let is_switched = activation::is_switched(host, release, &error).await;
-            let step = if matches!(error, RemoteError::Check { .. }) { Step::Check } else { Step::Activate };
-            Err((failure::remote(host.name(), step, &error), is_switched))
-        }
-    }
-}
-
-async fn confirm(host: &Host, target: &Return) -> Result<(), HostFailure> {
-    let Some(release) = &target.to else { return Ok(()) };
-    remote::confirm(host, release).await.map_err(|error| failure::remote(host.name(), Step::Confirm, &error))
+    Ended { exit: Exit::Ok, error: None, live, ok: hosts.len(), failed: 0, summary, next: next.into_iter().collect() }
 }
 
 /// A rollback that fails leaves every host where it was before it.
-async fn put_back(scene: &Scene, switched: &[(&Host, &Return)], hosts: &[Host], mut failures: Vec<HostFailure>, events: &Events) -> Ended {
-    let tally = Tally::new(events, switched.len());
-    let tally = &tally;
-    let results: Vec<Result<(), RemoteError>> = each(switched, usize::MAX >> 4, |(host, target)| async move {
-        let Some(release) = &target.to else { return Ok(()) };
-        // It held once: that a return to it failed somewhere is nothing against it.
-        tally_revert(tally, host, remote::revert(host, release, "the rollback failed", false, events)).await
-    })
-    .await;
-    let mut whole = !failures.iter().any(HostFailure::is_unknown);
-    for ((host, _), result) in switched.iter().zip(results) {
-        if let Err(error) = result {
-            whole = false;
-            failures.push(failure::remote(host.name(), Step::Revert, &error));
-        }
-    }
+async fn put_back(scene: &Scene, switched: &[Back<'_>], hosts: &[Host], mut failures: Vec<HostFailure>, events: &Events) -> Ended {
+    let stuck = activation::put_back(switched, "the rollback failed", events).await;
+    let whole = stuck.is_empty() && !failures.iter().any(HostFailure::is_unknown);
+    failures.extend(stuck);
     fleet::refresh(hosts).await;
     let live = activation::live(hosts, &failures);
     let state = outcome::serving(&scene.environment.name, "runs", &live);
     let exit = if whole { Exit::RolledBack } else { Exit::Partial };
     let error = outcome::explain(exit, &failures, hosts.len(), state.clone());
-    Ended {
-        exit,
-        error: Some(error),
-        live,
-        ok: 0,
-        failed: failures.len(),
-        summary: format!("The rollback failed. {state}."),
-        next: Vec::new(),
-    }
-}
-
-async fn tally_revert<T>(tally: &Tally<'_>, host: &Host, work: impl Future<Output = Result<T, RemoteError>>) -> Result<(), RemoteError> {
-    tally.step(host.name(), Step::Revert, work, |result| Done { detail: result.err().map(ToString::to_string), ..Done::default() }).await?;
-    Ok(())
+    let (failed, summary) = (failures.len(), format!("The rollback failed. {state}."));
+    let next = outcome::look_at(&scene.environment.name, &failures);
+    Ended { exit, error: Some(error), live, ok: 0, failed, summary, next }
 }

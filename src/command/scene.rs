@@ -20,7 +20,7 @@ use crate::host::Host;
 use crate::inventory;
 use crate::op::RunInfo;
 use crate::release::layout;
-use crate::report::{self, Display, RunStore};
+use crate::report::{self, Display, RunStore, StoredRun};
 use crate::session::{ask, ssh_config};
 
 /// Directories of this user on this machine, by the XDG rules.
@@ -63,6 +63,7 @@ impl Scene {
         let mut environment = file.environment(&name, overrides)?;
         let directories = Directories::find()?;
         inventory::resolve(&mut environment, &directories.cache).await?;
+        environment.check_roles(true)?;
         connecting(common, &mut environment.connect, &directories)?;
         let hosts = last_run_hosts(&common.hosts, &directories.state, &environment)?;
         insist(common, &mut environment);
@@ -226,6 +227,8 @@ pub fn deploy_overrides(common: &Common, args: &cli::Deploy) -> Overrides {
         on_failure: args.on_failure.map(cli::name_of),
         on_unreachable: args.on_unreachable.map(cli::name_of),
         max_failures: args.max_failures.clone(),
+        min_healthy: args.min_healthy.clone(),
+        pause: args.pause.clone(),
         ..common_overrides(common)
     }
 }
@@ -262,18 +265,23 @@ fn last_run_hosts(patterns: &[String], state: &Path, environment: &Environment) 
 /// Finds the hosts that failed, or could not be reached, in the environment's last stored run.
 fn last_failures(state: &Path, environment: &Environment, unreachable: bool) -> Vec<String> {
     let runs = RunStore::runs(state);
-    let last = runs.iter().find(|run| run.meta.env == environment.name && run.meta.project == environment.project);
+    // A run that was refused (by a lock, a policy, its config) says nothing of any host.
+    let refused = [Exit::Usage, Exit::Config, Exit::Refused, Exit::Locked].map(|exit| Some(exit.code()));
+    let of_hosts =
+        |run: &&StoredRun| run.meta.env == environment.name && run.meta.project == environment.project && !refused.contains(&run.meta.exit);
+    let last = runs.iter().find(of_hosts);
     let events = last.and_then(|run| RunStore::read(state, &run.run).ok()).unwrap_or_default();
     let mut hosts: Vec<String> = events
         .into_iter()
         .filter_map(|timed| match timed.event {
             Event::HostStep { host, step: Step::Connect, status: Status::Failed, .. } => Some(host),
             // A command of `run` that exited with another status than 0 is a step that worked.
-            Event::HostStep { host, status, exit, .. } if !unreachable && (status == Status::Failed || exit.unwrap_or(0) != 0) => {
-                Some(host)
-            }
+            Event::HostStep { host, status: Status::Failed | Status::Stopped, .. } if !unreachable => Some(host),
+            Event::HostStep { host, step: Step::Run, exit, .. } if !unreachable && exit.unwrap_or(0) != 0 => Some(host),
             _ => None,
         })
+        // What failed on this machine, and hosts that have left the environment.
+        .filter(|host| environment.targets.iter().any(|target| target.name == *host))
         .collect();
     hosts.sort();
     hosts.dedup();

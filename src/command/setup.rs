@@ -179,7 +179,7 @@ async fn make_ready(scene: &Scene, host: &Host, check: bool, events: &Events) ->
 
 /// Makes the virtual environment of the buildout recipe, offline, from the wheels in the download cache.
 async fn make_venv(environment: &Environment, host: &Host, check: bool, events: &Events) -> Result<Option<String>, RemoteError> {
-    let Some(venv) = environment.build.as_ref().and_then(|build| build.venv.as_ref()) else { return Ok(None) };
+    let Some(venv) = environment.of(host.target()).build.as_ref().and_then(|build| build.venv.as_ref()) else { return Ok(None) };
     let probe = Op::Probe { paths: vec![format!("{venv}/bin/buildout"), format!("{venv}/bin/python")] };
     let has_buildout = match host.ask(probe).await? {
         Answer::Probed { paths } => paths.iter().all(|path| matches!(path.kind, PathKind::File | PathKind::Other) && path.executable),

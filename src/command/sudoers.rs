@@ -1,6 +1,6 @@
-//! The lines of sudoers that an environment's activation and check need: exactly their commands, and nothing else.
+//! The lines of sudoers that an environment's activations, checks and hooks need: exactly their commands, and nothing else.
 
-use crate::config::environment::{CheckProbe, Environment, Run};
+use crate::config::environment::{CheckProbe, Environment, HookPlace, Run};
 use crate::config::placeholders;
 use crate::op::Command;
 
@@ -10,13 +10,20 @@ const VARIES: char = '\u{1}';
 /// Writes the lines for `user`, who logs in, each with a remark where one is needed.
 #[must_use]
 pub fn lines(environment: &Environment, user: &str) -> Vec<String> {
-    let check = environment.check.as_ref().and_then(|check| match &check.probe {
-        CheckProbe::Run(run) => Some(("check", run)),
-        CheckProbe::Url { .. } => None,
+    let hooks = environment.hooks.iter().filter(|hook| hook.place != HookPlace::Local).map(|hook| ("hook", &hook.run));
+    let runs = environment.ways().flat_map(|environment| {
+        let check = environment.check.as_ref().and_then(|check| match &check.probe {
+            CheckProbe::Run(run) => Some(("check", run)),
+            CheckProbe::Url { .. } => None,
+        });
+        environment.activate.as_ref().map(|run| ("activate", run)).into_iter().chain(check)
     });
-    let runs = environment.activate.as_ref().map(|run| ("activate", run)).into_iter().chain(check);
-    let mut lines: Vec<String> = runs.flat_map(|(key, run)| of(environment, user, key, run)).collect();
-    lines.dedup();
+    let mut lines: Vec<String> = Vec::new();
+    for line in runs.chain(hooks).flat_map(|(key, run)| of(environment, user, key, run)) {
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
     lines
 }
 

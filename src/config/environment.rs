@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::quantity::Amount;
 use crate::op::Command;
 use crate::tree::TreePath;
 
@@ -64,12 +65,22 @@ pub struct Environment {
     pub activate: Option<Run>,
     pub check: Option<Check>,
     pub confirm_within: Duration,
-    /// Cumulative sizes of the activation waves, as written: `1`, `25%`, `100%`.
-    pub waves: Vec<String>,
+    /// In the order in which those of one moment run.
+    pub hooks: Vec<Hook>,
+    /// The same environment as the hosts of a role have it, where `role` says so: build, activation and check may differ. Without targets.
+    pub by_role: Vec<(String, Self)>,
+    /// Cumulative sizes of the activation waves: `1`, `25%`, `100%`.
+    pub waves: Vec<Amount>,
+    /// How long the hosts of a wave serve the new release before the next wave begins.
+    pub pause: Duration,
     pub on_failure: OnFailure,
     pub on_unreachable: OnUnreachable,
-    /// Failed hosts that lift the barrier: `0`, `2`, `10%`.
-    pub max_failures: String,
+    /// Failed hosts that do not stop the others.
+    pub max_failures: Amount,
+    /// Hosts that stay well and serve while others are switched.
+    pub min_healthy: Amount,
+    /// Hosts of the environment that the selectors left out: a run does not touch them.
+    pub left_out: usize,
     pub parallel: usize,
     pub connect: Connect,
     /// Where `deploy.toml` lies: relative local paths start there.
@@ -230,6 +241,83 @@ pub struct Check {
 pub enum CheckProbe {
     Run(Run),
     Url { url: String, contains: Option<String> },
+}
+
+/// A command of the user's at one moment of a deploy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hook {
+    /// What people call it.
+    pub name: String,
+    pub on: Moment,
+    pub place: HookPlace,
+    pub run: Run,
+    /// Its failure is told, and stops nothing.
+    pub may_fail: bool,
+}
+
+/// When a hook runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    BeforeBuild,
+    AfterBuild,
+    BeforeActivate,
+    AfterActivate,
+    BeforeWave,
+    AfterWave,
+    AfterDeploy,
+    AfterFailure,
+}
+
+impl Moment {
+    pub const ALL: [Self; 8] = [
+        Self::BeforeBuild,
+        Self::AfterBuild,
+        Self::BeforeActivate,
+        Self::AfterActivate,
+        Self::BeforeWave,
+        Self::AfterWave,
+        Self::AfterDeploy,
+        Self::AfterFailure,
+    ];
+
+    /// Names it as the file does.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::BeforeBuild => "before-build",
+            Self::AfterBuild => "after-build",
+            Self::BeforeActivate => "before-activate",
+            Self::AfterActivate => "after-activate",
+            Self::BeforeWave => "before-wave",
+            Self::AfterWave => "after-wave",
+            Self::AfterDeploy => "after-deploy",
+            Self::AfterFailure => "after-failure",
+        }
+    }
+}
+
+/// Where a hook runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HookPlace {
+    EveryHost,
+    /// On one host.
+    Once,
+    /// On this machine.
+    Local,
+    /// On the hosts of a role.
+    Role(String),
+}
+
+impl HookPlace {
+    /// Tells whether a host is one of those that the hook runs on. One that runs once is not asked by host.
+    #[must_use]
+    pub fn holds(&self, target: &Target) -> bool {
+        match self {
+            Self::EveryHost => true,
+            Self::Role(role) => target.roles.contains(role),
+            Self::Once | Self::Local => false,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

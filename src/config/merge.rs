@@ -18,6 +18,8 @@ waves = ["100%"]
 max-failures = 0
 on-failure = "rollback"
 on-unreachable = "fail"
+min-healthy = 0
+pause = "0s"
 parallel = 100
 
 [source]
@@ -115,6 +117,16 @@ pub fn effective(layers: &[&Table], flags: &Table) -> Result<Table, Fault> {
         overlay(&mut table, said);
     }
     Ok(table)
+}
+
+/// The settings that may differ by role.
+const BY_ROLE: [&str; 4] = ["build", "activate", "check", "confirm-within"];
+
+/// Everything that is said of the hosts of one role: `said` of the environment, `role` of them, and the flags, which are nearer.
+pub fn of_role(said: &Table, role: &Table, flags: &Table) -> Result<Table, Fault> {
+    let base = Table { entries: said.entries.iter().filter(|entry| entry.name != "role").cloned().collect() };
+    let flags = Table { entries: flags.entries.iter().filter(|entry| BY_ROLE.contains(&entry.name.as_str())).cloned().collect() };
+    effective(&[&base, role], &flags)
 }
 
 /// Adds what the recipe and `deployer` itself say where nobody else does.

@@ -14,6 +14,7 @@ pub mod placeholders;
 pub mod quantity;
 pub mod ranges;
 mod resolve;
+mod roles;
 mod schema;
 mod select;
 mod show;
@@ -21,6 +22,7 @@ mod show;
 use std::path::{Path, PathBuf};
 
 pub use environment::Environment;
+pub use hosts::LOCAL;
 pub use overrides::Overrides;
 pub use select::{glob, select, split};
 
@@ -173,8 +175,9 @@ impl File {
     /// Resolves one environment, with what the flags change.
     pub fn environment(&self, name: &str, overrides: &Overrides) -> Result<Environment, Error> {
         let entry = self.entry(name)?;
-        let resolved = self.complete(entry, overrides).and_then(|table| self.resolve(entry, &table));
-        resolved.map_err(|fault| fault.into_error(&self.text))
+        let environment = self.resolve(entry, overrides).map_err(|fault| fault.into_error(&self.text))?;
+        environment.check_roles(environment.inventory.is_none())?;
+        Ok(environment)
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, Error> {
@@ -199,19 +202,34 @@ impl File {
 
     /// Everything that holds in an environment, whoever says it.
     fn complete(&self, entry: &Entry, overrides: &Overrides) -> Result<Table, Fault> {
+        Ok(merge::complete(self.said(entry, overrides)?))
+    }
+
+    /// Everything that the file and the flags say of an environment.
+    fn said(&self, entry: &Entry, overrides: &Overrides) -> Result<Table, Fault> {
         let none = Table::default();
         let environments = self.root.table("env").unwrap_or(&none);
         let mut source = Table::default();
-        source.entries.extend(self.root.entry("source").cloned());
+        source.entries.extend(self.root.entries.iter().filter(|entry| matches!(entry.name.as_str(), "source" | "hook")).cloned());
         let mut layers = vec![&source, self.root.table("defaults").unwrap_or(&none)];
         layers.extend(merge::chain(environments, &entry.name)?.into_iter().filter_map(|entry| entry.node.table()));
-        Ok(merge::complete(merge::effective(&layers, &overrides.layer()?)?))
+        merge::effective(&layers, &overrides.layer()?)
     }
 
-    fn resolve(&self, entry: &Entry, table: &Table) -> Result<Environment, Fault> {
-        let reader =
-            Reader { project: &self.project, name: &entry.name, here: &entry.place, table, text: &self.text, directory: &self.directory };
-        reader.environment()
+    fn resolve(&self, entry: &Entry, overrides: &Overrides) -> Result<Environment, Fault> {
+        let said = self.said(entry, overrides)?;
+        let read = |table: Table| {
+            let (project, name, here) = (&self.project, &entry.name, &entry.place);
+            Reader { project, name, here, table: &merge::complete(table), text: &self.text, directory: &self.directory }.environment()
+        };
+        let mut environment = read(said.clone())?;
+        for role in said.table("role").map(|roles| &roles.entries[..]).unwrap_or_default() {
+            hosts::check_role(&role.name, &role.place)?;
+            let table = role.node.table().cloned().unwrap_or_default();
+            let of_role = read(merge::of_role(&said, &table, &overrides.layer()?)?)?;
+            environment.by_role.push((role.name.clone(), Environment { targets: Vec::new(), ..of_role }));
+        }
+        Ok(environment)
     }
 
     /// Resolves every environment and says a line about each: `config check`.
@@ -264,7 +282,8 @@ fn commands<'a>(table: &'a Table, path: &str) -> Vec<((String, &'a str), &'a Pla
         match &entry.node.value {
             Value::Table(inner) => found.extend(commands(inner, &key)),
             Value::Text(text) if matches!(entry.name.as_str(), "run" | "command") => found.push(((key, text.as_str()), &entry.node.place)),
-            Value::Text(_) | Value::Whole(_) | Value::Truth(_) | Value::List(_) | Value::Other(_) => {}
+            Value::List(items) => found.extend(items.iter().filter_map(Node::table).flat_map(|inner| commands(inner, &key))),
+            Value::Text(_) | Value::Whole(_) | Value::Truth(_) | Value::Other(_) => {}
         }
     }
     found

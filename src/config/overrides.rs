@@ -27,6 +27,8 @@ pub struct Overrides {
     pub on_failure: Option<String>,
     pub on_unreachable: Option<String>,
     pub max_failures: Option<String>,
+    pub min_healthy: Option<String>,
+    pub pause: Option<String>,
 }
 
 impl Overrides {
@@ -47,6 +49,8 @@ impl Overrides {
             ("--on-failure", &["on-failure"], &self.on_failure),
             ("--on-unreachable", &["on-unreachable"], &self.on_unreachable),
             ("--max-failures", &["max-failures"], &self.max_failures),
+            ("--min-healthy", &["min-healthy"], &self.min_healthy),
+            ("--pause", &["pause"], &self.pause),
         ];
         for (flag, path, text) in texts {
             if let Some(text) = text {

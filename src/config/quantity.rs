@@ -1,5 +1,6 @@
-//! Durations and sizes as people write them: `90s`, `1h30m`, `10MB`.
+//! Durations, sizes and numbers of hosts as people write them: `90s`, `1h30m`, `10MB`, `25%`.
 
+use std::fmt;
 use std::time::Duration;
 
 /// Says why a text is no duration or no size.
@@ -74,9 +75,74 @@ pub fn show_duration(duration: Duration) -> String {
     if out.is_empty() { "0s".to_owned() } else { out }
 }
 
+/// A number of hosts, absolute or as a share of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Amount {
+    Hosts(usize),
+    Percent(usize),
+}
+
+impl Amount {
+    /// Reads `2` or `25%`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let number = |digits: &str| {
+            let plain = (1..=6).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+            if plain { digits.parse::<usize>().ok() } else { None }
+        };
+        match text.strip_suffix('%') {
+            Some(digits) => number(digits).filter(|percent| *percent <= 100).map(Self::Percent),
+            None => number(text).map(Self::Hosts),
+        }
+    }
+
+    /// Counts the hosts of `total`, a share rounded up: a wave of 1 % of 12 hosts is one host.
+    #[must_use]
+    pub const fn at_least(self, total: usize) -> usize {
+        match self {
+            Self::Hosts(hosts) if hosts < total => hosts,
+            Self::Hosts(_) => total,
+            Self::Percent(percent) => (total * percent).div_ceil(100),
+        }
+    }
+
+    /// Counts the hosts of `total`, a share rounded down: a budget of 10 % of 9 hosts is none.
+    #[must_use]
+    pub const fn at_most(self, total: usize) -> usize {
+        match self {
+            Self::Hosts(hosts) if hosts < total => hosts,
+            Self::Hosts(_) => total,
+            Self::Percent(percent) => total * percent / 100,
+        }
+    }
+}
+
+/// As `parse` reads it.
+impl fmt::Display for Amount {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hosts(hosts) => write!(out, "{hosts}"),
+            Self::Percent(percent) => write!(out, "{percent}%"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_are_hosts_or_percentages_and_are_written_as_they_are_read() {
+        for (text, amount) in
+            [("0", Amount::Hosts(0)), ("1", Amount::Hosts(1)), ("25%", Amount::Percent(25)), ("100%", Amount::Percent(100))]
+        {
+            assert_eq!(Amount::parse(text), Some(amount));
+            assert_eq!(amount.to_string(), text);
+        }
+        for text in ["", "-1", "+1", "101%", "1.5", "%", "many", "1 %", "1234567"] {
+            assert_eq!(Amount::parse(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn durations_are_read_with_their_units_and_nothing_else() {

@@ -1,6 +1,7 @@
 //! From the complete table of an environment to the typed one: paths, placeholders, commands and what must fit together.
 
 mod commands;
+mod hooks;
 mod inventory;
 
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use super::fault::{Fault, Text, closest};
 use super::hosts::{check_user, session_kind, targets};
 use super::node::{Node, Place, Table, Value};
 use super::placeholders::{self, PlaceholderError};
-use super::{quantity, schema};
+use super::quantity::{self, Amount};
 use crate::tree::TreePath;
 
 /// What the values of one environment are read from.
@@ -35,7 +36,8 @@ impl Reader<'_> {
         let build = self.build(&root, cache.as_ref())?;
         let activate = self.activate()?;
         let check = self.check()?;
-        let confirm_within = self.confirm_within(activate.as_ref(), check.as_ref())?;
+        let hooks = self.hooks(build.is_some())?;
+        let confirm_within = self.confirm_within(activate.as_ref(), check.as_ref(), &hooks)?;
         Ok(Environment {
             project: self.project.to_owned(),
             name: self.name.to_owned(),
@@ -53,13 +55,18 @@ impl Reader<'_> {
             activate,
             check,
             confirm_within,
+            hooks,
+            by_role: Vec::new(),
             waves: self.waves()?,
             on_failure: self.choice(
                 &["on-failure"],
                 &[("rollback", OnFailure::Rollback), ("stop", OnFailure::Stop), ("continue", OnFailure::Continue)],
             )?,
             on_unreachable: self.choice(&["on-unreachable"], &[("fail", OnUnreachable::Fail), ("skip", OnUnreachable::Skip)])?,
-            max_failures: share_text(self.needed(&["max-failures"])?),
+            max_failures: self.amount(&["max-failures"])?,
+            min_healthy: self.amount(&["min-healthy"])?,
+            pause: self.duration(&["pause"])?,
+            left_out: 0,
             parallel: self.number(&["parallel"])?,
             connect: self.connect()?,
             directory: self.directory.to_owned(),
@@ -100,6 +107,12 @@ impl Reader<'_> {
         let limit = self.duration(path)?;
         let fault = |node: &Node| Fault::new(&node.place, format!("`{}` is zero", path.join(".")), "what may take no time cannot succeed");
         if limit.is_zero() { Err(fault(self.needed(path)?)) } else { Ok(limit) }
+    }
+
+    fn amount(&self, path: &[&str]) -> Result<Amount, Fault> {
+        let node = self.needed(path)?;
+        let fault = || Fault::new(&node.place, format!("`{}` is no number of hosts", path.join(".")), node.kind());
+        Amount::parse(&share_text(node)).ok_or_else(fault)
     }
 
     fn choice<T: Copy>(&self, path: &[&str], choices: &[(&str, T)]) -> Result<T, Fault> {
@@ -249,24 +262,27 @@ impl Reader<'_> {
     }
 
     /// Sizes must grow, and what is left comes last.
-    fn waves(&self) -> Result<Vec<String>, Fault> {
-        let items = self.list(&["waves"]);
-        let mut waves: Vec<String> = Vec::new();
-        let mut largest: [Option<u32>; 2] = [None, None];
-        for item in items {
-            let text = share_text(item);
-            let (number, percent) = schema::parse_share(&text).unwrap_or_default();
-            let before = &mut largest[usize::from(percent)];
-            if number == 0 || before.is_some_and(|before| before >= number) {
+    fn waves(&self) -> Result<Vec<Amount>, Fault> {
+        let mut waves: Vec<Amount> = Vec::new();
+        for item in self.list(&["waves"]) {
+            let grows = |wave: &Amount| {
+                let before = waves.iter().rev().find_map(|before| match (before, wave) {
+                    (Amount::Hosts(before), Amount::Hosts(_)) | (Amount::Percent(before), Amount::Percent(_)) => Some(*before),
+                    (Amount::Hosts(_), Amount::Percent(_)) | (Amount::Percent(_), Amount::Hosts(_)) => None,
+                });
+                let (Amount::Hosts(number) | Amount::Percent(number)) = *wave;
+                number > before.unwrap_or(0)
+            };
+            let Some(wave) = Amount::parse(&share_text(item)).filter(grows) else {
                 let fault =
                     Fault::new(&item.place, "every wave is larger than the one before: its size counts all hosts so far", "not larger");
                 return Err(fault.help("write `waves = [\"1\", \"25%\", \"100%\"]`"));
-            }
-            *before = Some(number);
-            waves.push(text);
+            };
+            waves.push(wave);
         }
-        if waves.last().is_none_or(|last| last != "100%") {
-            waves.push("100%".to_owned());
+        let all = Amount::Percent(100);
+        if waves.last() != Some(&all) {
+            waves.push(all);
         }
         Ok(waves)
     }

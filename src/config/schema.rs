@@ -56,6 +56,7 @@ pub static FILE: Section = Section {
         key("source", Shape::Table(&SOURCE)),
         key("defaults", Shape::Table(&DEFAULTS)),
         key("env", Shape::Sections(&ENVIRONMENT)),
+        key("hook", Shape::Tables(&HOOK)),
     ],
 };
 
@@ -89,6 +90,10 @@ macro_rules! settings {
             key("max-failures", Shape::Share),
             key("on-failure", Shape::Choice(&["rollback", "stop", "continue"])),
             key("on-unreachable", Shape::Choice(&["fail", "skip"])),
+            key("min-healthy", Shape::Share),
+            key("pause", Shape::Duration),
+            key("hook", Shape::Tables(&HOOK)),
+            key("role", Shape::Sections(&ROLE)),
             key("parallel", Shape::Whole(1, 10_000)),
             key("ssh", Shape::Table(&SSH)),
             key("host-keys", Shape::Named(&Shape::Text)),
@@ -175,6 +180,42 @@ static CHECK: Section = Section {
     ],
 };
 
+static HOOK: Section = Section {
+    noun: "a hook",
+    keys: &[
+        key("name", Shape::Text),
+        key(
+            "on",
+            Shape::Choice(&[
+                "before-build",
+                "after-build",
+                "before-activate",
+                "after-activate",
+                "before-wave",
+                "after-wave",
+                "after-deploy",
+                "after-failure",
+            ]),
+        ),
+        key("run", Shape::Command),
+        key("where", Shape::Text),
+        key("as", Shape::Text),
+        key("timeout", Shape::Duration),
+        key("may-fail", Shape::Truth),
+    ],
+};
+
+static ROLE: Section = Section {
+    noun: "a role",
+    keys: &[
+        key("build", Shape::Table(&BUILD)),
+        key("activate", Shape::Run(&ACTIVATE)),
+        key("check", Shape::Table(&CHECK)),
+        key("confirm-within", Shape::Duration),
+        key("unset", Shape::Texts),
+    ],
+};
+
 static SSH: Section = Section {
     noun: "the connection",
     keys: &[
@@ -219,31 +260,8 @@ impl Shape {
     }
 }
 
-/// Reads `2` or `25%`: the number, and whether it is a percentage.
-#[must_use]
-pub fn parse_share(text: &str) -> Option<(u32, bool)> {
-    let (number, percent) = text.strip_suffix('%').map_or((text, false), |number| (number, true));
-    let digits = (1..=6).contains(&number.len()) && number.bytes().all(|byte| byte.is_ascii_digit());
-    let number: u32 = if digits { number.parse().ok()? } else { return None };
-    (!percent || number <= 100).then_some((number, percent))
-}
-
 /// Writes a text as TOML does.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn shares_are_hosts_or_percentages() {
-        assert_eq!(parse_share("1"), Some((1, false)));
-        assert_eq!(parse_share("25%"), Some((25, true)));
-        for text in ["", "%", "101%", "-1", "1.5", "25 %", "1234567"] {
-            assert_eq!(parse_share(text), None, "{text}");
-        }
-    }
 }

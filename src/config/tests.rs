@@ -9,6 +9,7 @@ use std::time::Duration;
 use snapbox::{assert_data_eq, str};
 
 use super::environment::{CheckProbe, Inventory, InventoryFormat, InventoryLimits, Network, OnFailure, OnUnreachable, SessionKind};
+use super::quantity::Amount;
 use super::schema::{Section, Shape};
 use super::*;
 use crate::exit::Exit;
@@ -97,8 +98,11 @@ fn the_example_of_the_design_resolves_as_it_reads() {
     assert_eq!(prod.targets[8].name, "app09.example.net");
     assert_eq!(prod.root.as_str(), "/srv/boskel");
     assert_eq!(prod.connect.user.as_deref(), Some("deploy"));
-    assert_eq!(prod.waves, ["1", "25%", "100%"]);
-    assert_eq!((prod.on_failure, prod.on_unreachable, prod.max_failures.as_str()), (OnFailure::Rollback, OnUnreachable::Fail, "0"));
+    assert_eq!(prod.waves.iter().map(ToString::to_string).collect::<Vec<_>>(), ["1", "25%", "100%"]);
+    assert_eq!(
+        (prod.on_failure, prod.on_unreachable, prod.max_failures.to_string().as_str()),
+        (OnFailure::Rollback, OnUnreachable::Fail, "0")
+    );
     assert_eq!(prod.activate.as_ref().unwrap().command, Command::Shell("sudo systemctl restart boskel".into()));
     let check = prod.check.as_ref().unwrap();
     assert_eq!((check.retries, check.every, check.successes), (10, Duration::from_secs(1), 1));
@@ -106,7 +110,7 @@ fn the_example_of_the_design_resolves_as_it_reads() {
     assert!(prod.protected);
     let staging = file.environment("staging", &Overrides::default()).unwrap();
     assert!(!staging.protected);
-    assert_eq!(staging.waves, ["100%"]);
+    assert_eq!(staging.waves, [Amount::Percent(100)]);
     assert_eq!(staging.confirm_within, Duration::from_secs(120));
 }
 
@@ -343,6 +347,8 @@ fn flags_are_the_last_layer() {
         on_failure: Some("stop".into()),
         on_unreachable: Some("skip".into()),
         max_failures: Some("10%".into()),
+        min_healthy: Some("75%".into()),
+        pause: Some("30s".into()),
         ..Overrides::default()
     };
     let environment = file(&with(settings)).environment("x", &overrides).unwrap_or_else(|error| panic!("{}", screen(&error)));
@@ -353,9 +359,10 @@ fn flags_are_the_last_layer() {
     assert!(environment.protected);
     assert_eq!(environment.shared.directories.len(), 1);
     assert_eq!((environment.keep_releases, environment.parallel), (9, 7));
-    assert_eq!(environment.waves, ["2", "50%", "100%"]);
+    assert_eq!(environment.waves, [Amount::Hosts(2), Amount::Percent(50), Amount::Percent(100)]);
+    assert_eq!((environment.min_healthy, environment.pause), (Amount::Percent(75), Duration::from_secs(30)));
     assert_eq!(
-        (environment.on_failure, environment.on_unreachable, environment.max_failures.as_str()),
+        (environment.on_failure, environment.on_unreachable, environment.max_failures.to_string().as_str()),
         (OnFailure::Stop, OnUnreachable::Skip, "10%")
     );
     assert_eq!(environment.parallel, 7);
@@ -642,6 +649,8 @@ waves = ["1", "25%", "100%"]                                 # deploy.toml:30
 max-failures = 0                                             # default
 on-failure = "rollback"                                      # default
 on-unreachable = "fail"                                      # default
+min-healthy = 0                                              # default
+pause = "0s"                                                 # default
 parallel = 100                                               # default
 root = "/srv/boskel"                                         # deploy.toml:8
 user = "deploy"                                              # deploy.toml:9
@@ -739,6 +748,49 @@ fn a_password_in_the_repository_is_warned_of() {
     assert!(!warnings("https://ada:secret@example.net/p.git")[0].contains("secret"));
     assert_eq!(warnings("ssh://git@example.net:22/a:b@c"), Vec::<String>::new());
     assert_eq!(warnings("git@example.net:p.git"), Vec::<String>::new());
+}
+
+#[test]
+fn the_hosts_of_a_role_have_what_the_role_says_and_what_it_inherits() {
+    let text = "roles = { web = [\"a\"], worker = [\"b\"] }\nbuild = { command = \"make\", env = { A = \"1\" } }\nactivate = { run = \"up\", as = \"app\" }\n\
+                check = { url = \"http://localhost/\" }\n[env.x.role.worker]\nunset = [\"check.url\", \"activate.as\"]\n\
+                build = { env = { B = \"2\" } }\nactivate = \"work\"\ncheck = { run = \"ping\" }\n";
+    let environment = file(&with(text)).environment("x", &Overrides { timeout: Some("5m".into()), ..Overrides::default() }).unwrap();
+    let of = |name: &str| environment.of(environment.targets.iter().find(|target| target.name == name).unwrap());
+    let (web, worker) = (of("a"), of("b"));
+    assert_eq!(web.activate.as_ref().unwrap().user.as_deref(), Some("app"));
+    let activate = worker.activate.as_ref().unwrap();
+    assert_eq!((&activate.command, &activate.user), (&Command::Shell("work".into()), &None));
+    let build = worker.build.as_ref().unwrap();
+    assert_eq!(build.env.keys().collect::<Vec<_>>(), ["A", "B"]);
+    assert_eq!((build.timeout, web.build.as_ref().unwrap().timeout), (Duration::from_secs(300), Duration::from_secs(300)));
+    assert!(matches!(worker.check.as_ref().unwrap().probe, CheckProbe::Run(_)));
+    assert_ne!(build_key(web), build_key(worker));
+    assert!(environment.by_role[0].1.targets.is_empty());
+    // A flag is nearer than a role.
+    let set = Overrides { set: vec!["build.timeout=7m".into()], ..Overrides::default() };
+    let text = format!("{text}[env.x.role.worker.build.env]\nC = \"3\"\n").replace("build = { env = { B = \"2\" } }\n", "");
+    let text = text.replace("[env.x.role.worker.build.env]", "[env.x.role.worker.build]\ntimeout = \"1m\"\n[env.x.role.worker.build.env]");
+    let environment = file(&with(&text)).environment("x", &set).unwrap();
+    assert_eq!(environment.by_role[0].1.build.as_ref().unwrap().timeout, Duration::from_secs(420));
+    let environment = file(&with(&text)).environment("x", &Overrides::default()).unwrap();
+    assert_eq!(environment.by_role[0].1.build.as_ref().unwrap().timeout, Duration::from_secs(60));
+}
+
+#[test]
+fn hooks_of_the_file_are_those_of_environments_without_any() {
+    let hook = |on: &str| format!("[[{on}hook]]\non = \"after-deploy\"\nwhere = \"local\"\nrun = [\"tell\", \"{{env}}\"]\n");
+    let text = |own: &str| format!("{}{}{own}", with(""), hook(""));
+    let names = |text: &str| -> Vec<String> {
+        file(text).environment("x", &Overrides::default()).unwrap().hooks.into_iter().map(|hook| hook.name).collect()
+    };
+    assert_eq!(names(&text("")), ["tell {env}"]);
+    assert_eq!(names(&text(&format!("{}name = \"own\"\n", hook("env.x.")))), ["own"]);
+    let both = with("hook = [\"...\", { on = \"after-failure\", run = \"true\" }]\n") + &hook("");
+    assert_eq!(names(&both), ["tell {env}", "true"]);
+    let environment = file(&with("hook = [{ on = \"after-activate\", run = \"x\" }]\n")).environment("x", &Overrides::default()).unwrap();
+    assert!(environment.confirm_within > Duration::from_secs(600), "{:?}", environment.confirm_within);
+    assert_eq!(file(&with("hook = [{ on = \"after-activate\", run = \"x {rev}\" }]\n")).warnings().len(), 1);
 }
 
 proptest::proptest! {

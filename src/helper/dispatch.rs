@@ -15,7 +15,7 @@ use crate::pipe::{Closed, Request, hold};
 use crate::release::{Record, ReleaseId, State, layout};
 use crate::root::Root;
 use crate::wire::{FrameKind, GRACE_MS};
-use crate::{cache, facts, failure, freeze, probe, process, records, recover, setup, store, user};
+use crate::{cache, facts, failure, freeze, health, probe, process, records, recover, setup, store, user};
 
 /// The step under whose name a build's output is kept.
 const BUILD: &str = "build";
@@ -31,6 +31,8 @@ pub fn changes_the_host(op: &Op) -> bool {
         | Op::Manifest { .. }
         | Op::Verify { .. }
         | Op::Probe { .. }
+        | Op::Check(_)
+        | Op::Hook { .. }
         | Op::LockState
         | Op::EndRun { .. }
         // Caches have a lock of their own, and completing one keeps nobody waiting.
@@ -64,6 +66,8 @@ pub fn writes_a_stream(op: &Op) -> bool {
         | Op::Activate(_)
         | Op::Revert { .. }
         | Op::Manifest { .. }
+        | Op::Check(_)
+        | Op::Hook { .. }
         | Op::Compare(_)
         | Op::Gather { .. }
         | Op::Fetch { .. } => true,
@@ -144,6 +148,8 @@ pub fn answer(helper: &Helper, request: &Request, op: Op) -> Result<Answer, Fail
             Ok(Answer::Verified { differences, files })
         }
         Op::Probe { paths } => Ok(Answer::Probed { paths: paths.iter().map(|path| probe::look(&helper.root_path, path)).collect() }),
+        Op::Check(check) => health::check(helper, &check, request, &mut Output::to(request)).map(Answer::Checked),
+        Op::Hook { name, release, exec } => hook(helper, request, &name, &release, &exec).map(Answer::Exited),
         Op::LockState => Ok(Answer::LockState(helper.root().map_or_else(|_| LockState::default(), |root| lock::state(&root)))),
         Op::Hold(hold) => freeze::hold(&helper.root()?, &hold),
         Op::Lift { id } => freeze::lift(&helper.root()?, &id),
@@ -267,6 +273,20 @@ fn build(helper: &Helper, request: &Request, release: &ReleaseId, exec: &Exec) -
     }
     let what = if why.is_none() { "built" } else { "build-failed" };
     activate::note(&root, &lock, what, Some(release), None, why)?;
+    result
+}
+
+/// Runs a command that nobody may assume to be harmless when it is run twice: the history says that it began, and how it ended.
+fn hook(helper: &Helper, request: &Request, name: &str, release: &ReleaseId, exec: &Exec) -> Result<Exited, Failure> {
+    let (lock, root) = (helper.locked()?, helper.root()?);
+    activate::note(&root, &lock, "hook-started", Some(release), None, Some(name.to_owned()))?;
+    let result = helper.run(exec, vec![helper.mark()], false, &mut Output::to(request));
+    let how = match &result {
+        Ok(exited) if exited.is_success() => name.to_owned(),
+        Ok(exited) => format!("{name}: {:?}", exited.end),
+        Err(failure) => format!("{name}: {}", failure.message),
+    };
+    activate::note(&root, &lock, "hook-ended", Some(release), None, Some(how))?;
     result
 }
 

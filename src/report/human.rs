@@ -1,6 +1,6 @@
 //! The view on a terminal: lines that stay, and a few lines below them that are redrawn. Nothing here draws: `live` does.
 
-use crate::event::{Event, Severity, Stage, Status, Timed};
+use crate::event::{Event, Severity, Stage, Status, Step, Timed};
 use crate::figures::clock;
 use crate::report::paper::{Line, Mark, Tone};
 use crate::report::phrases::{self, StepCells};
@@ -48,6 +48,7 @@ impl Human {
                 let lines: Vec<Line> = self.run.failures[failures..].iter().flat_map(|failure| self.extract(failure, failures)).collect();
                 self.spaced(lines)
             }
+            Event::Output { host, step: Step::Hook, line, .. } => vec![Line::new(phrases::said(&self.run, host, line))],
             Event::Output { host, line, .. } if self.verbosity >= 2 => vec![Line::toned(Tone::Dim, phrases::said(&self.run, host, line))],
             Event::Diagnostic { severity: Severity::Note, code, .. } if code == "session" && self.verbosity < 1 => Vec::new(),
             Event::Diagnostic { severity: Severity::Note | Severity::Warning, .. } => {
@@ -57,6 +58,7 @@ impl Human {
             | Event::Version { .. }
             | Event::StepStarted { .. }
             | Event::WaveStarted { .. }
+            | Event::WavePaused { .. }
             | Event::HostStarted { .. }
             | Event::Progress { .. }
             | Event::Output { .. } => Vec::new(),
@@ -93,7 +95,9 @@ impl Human {
         if let Some(again) = phrases::again(&self.run, failure, &self.run.failures[..earlier]) {
             return again.into_iter().map(|text| Line::marked(Mark::Failed, text)).collect();
         }
-        let tail = &failure.lines[failure.lines.len().saturating_sub(EXTRACT)..];
+        // What a hook says was told as it came.
+        let extract = if failure.step == Step::Hook { 0 } else { EXTRACT };
+        let tail = &failure.lines[failure.lines.len().saturating_sub(extract)..];
         let said = tail.iter().map(|line| Line::new(format!("    {}", phrases::said(&self.run, &failure.host, line))));
         std::iter::once(Line::marked(Mark::Failed, phrases::failed(&self.run, failure))).chain(said).collect()
     }
@@ -127,7 +131,10 @@ impl Human {
     pub fn live(&self, t: f64, rows: usize) -> Vec<Line> {
         let room = (rows / 3).clamp(1, 12);
         let Some(active) = self.run.active.last().filter(|_| self.verbosity >= 0) else { return Vec::new() };
-        let mut lines = if self.run.hosts.len() > FEW && active.step.stage() != Stage::Local {
+        let mut lines = if let Some(pause) = self.run.pause {
+            let (spent, all) = (clock(t - pause.since), clock(pause.secs));
+            vec![Line::new(format!("  {:<8}  {spent} of {all}, then wave {}", "pause", pause.next))]
+        } else if self.run.hosts.len() > FEW && active.step.stage() != Stage::Local {
             self.many(active, t)
         } else {
             self.few(active, t, room.saturating_sub(2))

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Event, Severity, Status, Timed};
+use crate::event::{Event, Severity, Status, Step, Timed};
 use crate::figures::{clock, counted, duration, stamp};
 use crate::report::ci::{Block, Ci};
 use crate::report::paper::{Line, Mark, Paper, Tone};
@@ -52,12 +52,14 @@ impl Plain {
                 None => self.success(&timed.event),
             },
             _ if self.verbosity < 0 => Vec::new(),
+            Event::Output { host, step: Step::Hook, line, .. } => vec![self.said(host, line)],
             Event::RunStarted { .. } => vec![self.line(&Line::new(phrases::title(&self.run)))],
             Event::Revision { .. } | Event::Changes { .. } => {
                 let about = phrases::about(&self.run, &timed.event);
                 about.into_iter().map(|(label, text)| self.timed(&format!("{label:<8}  {text}"))).collect()
             }
             Event::StepFinished { .. } | Event::WaveFinished { .. } => step.iter().map(|cells| self.step(cells)).chain(commands).collect(),
+            Event::WavePaused { wave, secs } => vec![self.timed(&format!("{:<8}  {} before wave {wave}", "pause", duration(*secs)))],
             Event::Diagnostic { severity: Severity::Note, code, .. } if code == "session" && self.verbosity < 1 => Vec::new(),
             Event::Diagnostic { severity: Severity::Note | Severity::Warning, .. } => {
                 let told = Diagnostic::of(&timed.event);
@@ -128,7 +130,7 @@ impl Plain {
 
     fn success(&self, event: &Event) -> Vec<String> {
         let Event::HostStep { host, step, status: Status::Ok, secs, .. } = event else { return Vec::new() };
-        let log = self.run.logs.get(host).filter(|log| log.step == *step && !log.lines.is_empty());
+        let log = self.run.logs.get(host).filter(|log| log.step == *step && *step != Step::Hook && !log.lines.is_empty());
         let Some(log) = log.filter(|_| self.verbosity >= 2 || (self.ci != Ci::None && self.verbosity >= 0)) else { return Vec::new() };
         let title = self.mark(Mark::Ok, &format!("{} {} {}", self.run.names.short(host), step.name(), duration(*secs)));
         self.block(host, step.name(), title, &self.whole(host, log), true)
@@ -138,7 +140,8 @@ impl Plain {
         let command = if failure.command.is_empty() { String::new() } else { format!(": {}", shown_command(&failure.command)) };
         let title = self.mark(Mark::Failed, &format!("{}{command}", phrases::failed(&self.run, failure)));
         let step = failure.step.name();
-        let log = self.run.logs.get(&failure.host).filter(|log| log.is_of(failure.step));
+        // What a hook says was told as it came.
+        let log = self.run.logs.get(&failure.host).filter(|log| log.is_of(failure.step) && failure.step != Step::Hook);
         let whole = log.map(|log| self.whole(&failure.host, log)).unwrap_or_default();
         let (before, tail) = whole.split_at(whole.len().saturating_sub(TAIL));
         match self.ci {

@@ -33,6 +33,9 @@ pub struct PlanView {
     /// One row a host, in the order of the environment.
     pub hosts: Vec<PlanRow>,
     pub build: Option<PlanBuild>,
+    /// Of the roles whose hosts build another way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub role_builds: Vec<PlanRoleBuild>,
     /// `push`, `link`, `build` … in the order in which they come.
     pub steps: Vec<String>,
     /// The sizes of the activation waves.
@@ -75,6 +78,20 @@ pub struct PlanBuild {
     pub timeout_secs: f64,
 }
 
+/// How the hosts of a role build.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanRoleBuild {
+    pub role: String,
+    pub build: Option<PlanBuild>,
+}
+
+impl PlanBuild {
+    fn text(&self) -> String {
+        let command = if let [text] = self.command.as_slice() { text.clone() } else { shown_command(&self.command) };
+        format!("{command} · network {}, at most {}", self.network, duration(self.timeout_secs))
+    }
+}
+
 /// Something that would stop the deploy, and what removes it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Blocker {
@@ -94,8 +111,10 @@ impl PlanView {
         tell("rev", &self.revision());
         tell("tree", &format!("{}, {}", counted(self.tree_files, "file"), bytes(self.tree_bytes)));
         if let Some(build) = &self.build {
-            let command = if let [text] = build.command.as_slice() { text.clone() } else { shown_command(&build.command) };
-            tell("build", &format!("{command} · network {}, at most {}", build.network, duration(build.timeout_secs)));
+            tell("build", &build.text());
+        }
+        for PlanRoleBuild { role, build } in &self.role_builds {
+            tell("build", &format!("{role}: {}", build.as_ref().map_or_else(|| "none".to_owned(), PlanBuild::text)));
         }
         let waves: Vec<String> = self.waves.iter().map(|wave| count((*wave).into())).collect();
         let waves = if waves.len() > 1 { format!(" · waves of {}", waves.join(", ")) } else { String::new() };
@@ -200,6 +219,7 @@ mod tests {
                 network: "blocked".into(),
                 timeout_secs: 900.0,
             }),
+            role_builds: Vec::new(),
             steps: ["lock", "push", "link", "build", "activate", "check", "prune"].map(str::to_owned).to_vec(),
             waves: vec![1, 2, 9],
             warnings: vec!["the work tree has changes that are not committed: only commits travel".into()],

@@ -32,6 +32,8 @@ pub struct Run {
     pub errors: Vec<Diagnostic>,
     /// The wave under way.
     pub wave: Option<Wave>,
+    /// The hosts that are switched serve for a while, before this wave begins.
+    pub pause: Option<Pause>,
     /// Whether there was a wave: then waves tell what their steps would say again.
     pub in_waves: bool,
     /// Whether an activation has begun: until then nothing a host serves has changed.
@@ -44,6 +46,15 @@ pub struct Wave {
     pub number: u32,
     pub hosts: BTreeSet<String>,
     pub since: f64,
+}
+
+/// A while in which nothing is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Pause {
+    /// The wave that comes after it.
+    pub next: u32,
+    pub since: f64,
+    pub secs: f64,
 }
 
 /// A step under way.
@@ -115,10 +126,14 @@ impl Run {
                 self.names = Names::new(hosts);
             }
             Event::Changes { release, .. } => self.release = Some(release.clone()),
-            Event::StepStarted { step, hosts, .. } => self.start(*step, *hosts, t),
+            Event::StepStarted { step, hosts, .. } => {
+                self.pause = None;
+                self.start(*step, *hosts, t);
+            }
             Event::StepFinished { step, .. } => self.active.retain(|active| active.step != *step),
+            Event::WavePaused { wave, secs } => self.pause = Some(Pause { next: *wave, since: t, secs: *secs }),
             Event::WaveStarted { wave, hosts, .. } => {
-                self.in_waves = true;
+                (self.in_waves, self.pause) = (true, None);
                 self.wave = Some(Wave { number: *wave, hosts: hosts.iter().cloned().collect(), since: t });
             }
             Event::WaveFinished { .. } => self.wave = None,

@@ -82,6 +82,48 @@ pub async fn listen(mut command: Command, deadline: Duration, most: usize) -> io
     Ok(Said { ended: ended?, stdout, stderr })
 }
 
+/// Runs a command to its end and gives what it prints as it comes: whether it is stderr, and bytes. When this is dropped, its group is
+/// ended.
+///
+/// # Errors
+/// It cannot be started, or its pipes fail.
+pub async fn follow(mut command: Command, deadline: Duration, mut take: impl FnMut(bool, &[u8])) -> io::Result<Ended> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut group = Group::spawn(command, Duration::ZERO)?;
+    let id = group.id;
+    let gone = || io::Error::other("the process is gone");
+    let child = group.child().ok_or_else(gone)?;
+    let (mut out, mut err) = child.stdout.take().zip(child.stderr.take()).ok_or_else(gone)?;
+    let work = async {
+        let (mut from_out, mut from_err) = (vec![0; 8192], vec![0; 8192]);
+        let (mut out_is_open, mut err_is_open, mut status) = (true, true, None);
+        loop {
+            tokio::select! {
+                count = out.read(&mut from_out), if out_is_open => match count? {
+                    0 => out_is_open = false,
+                    count => take(false, &from_out[..count]),
+                },
+                count = err.read(&mut from_err), if err_is_open => match count? {
+                    0 => err_is_open = false,
+                    count => take(true, &from_err[..count]),
+                },
+                ended = child.wait(), if status.is_none() => status = Some(ended?),
+                // What it left running holds the pipes open, and is not waited for.
+                () = tokio::time::sleep(GRACE), if status.is_some() => out_is_open = false,
+                else => {}
+            }
+            if let Some(status) = status.filter(|_| !out_is_open) {
+                return Ok(Ended::By(status));
+            }
+        }
+    };
+    let ended = tokio::time::timeout(deadline, work).await.unwrap_or(Ok(Ended::TimedOut));
+    if !matches!(ended, Ok(Ended::By(_))) {
+        kill(id, Signal::KILL);
+    }
+    ended
+}
+
 /// A child process and its group. When it is dropped, the group is ended: gently, then firmly.
 #[derive(Debug)]
 pub struct Group {

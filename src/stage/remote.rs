@@ -1,14 +1,16 @@
 //! The remote stage: turn a transferred tree into the release a host serves.
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 
-use crate::config::environment::{Build, Check, CheckProbe, Environment, Network, Run};
+use crate::config::environment::{Build, Check, CheckProbe, Environment, Hook, Network, Run};
 use crate::config::placeholders::{self, Places, Values};
 use crate::event::{Events, Step};
 use crate::exit::Exit;
 use crate::host::{Host, HostError, Reply};
 use crate::op::{self, Activate, Activated, ActivationOutcome, Answer, CacheLink, Command, End, Exec, Exited, Links, Op};
 use crate::release::ReleaseId;
+use crate::session::process::{self, Ended};
 use crate::stage::output::Output;
 
 /// Says why a step failed on one host.
@@ -26,6 +28,9 @@ pub enum RemoteError {
     NotRestarted { exited: Exited, tail: Vec<String> },
     #[error("{0}")]
     Placeholder(String),
+    /// A command on this machine did not begin.
+    #[error("{why}")]
+    NotStarted { why: String },
     /// Another run, or a person, has the host.
     #[error("{what}")]
     Locked { what: String, exit: Exit },
@@ -159,6 +164,73 @@ pub async fn activate(
         }
         ActivationOutcome::CheckFailed { tries, last } => Err(RemoteError::Check { tries: *tries, last: last.clone(), tail }),
     }
+}
+
+/// Finds out whether what the host serves now is well: one try. Says why it is not.
+pub async fn check_once(host: &Host, recipe: &Recipe<'_>) -> Result<Option<String>, RemoteError> {
+    let Some(check) = &recipe.environment.check else { return Ok(None) };
+    let check = op::Check { retries: 1, successes: 1, ..check_op(check, recipe)? };
+    match host.ask(Op::Check(check)).await? {
+        Answer::Checked(ActivationOutcome::CheckFailed { last, .. }) => Ok(Some(last)),
+        Answer::Checked(ActivationOutcome::Well { .. } | ActivationOutcome::CommandFailed(_)) => Ok(None),
+        other => Err(HostError::unexpected(host.name(), &other).into()),
+    }
+}
+
+/// Runs a hook on one host, in the release's directory or, where there may be none, in the root. `told` is what it finds in its
+/// environment beside what every command does.
+pub async fn hook(
+    host: &Host,
+    recipe: &Recipe<'_>,
+    hook: &Hook,
+    in_root: bool,
+    told: &[(String, String)],
+    events: &Events,
+) -> Result<Exited, RemoteError> {
+    let mut exec = exec(&hook.run, recipe)?;
+    if in_root {
+        exec.directory = Some(".".to_owned());
+    }
+    if !exec.env.is_empty() {
+        exec.env.extend_from_slice(told);
+    }
+    let command = exec.command.clone();
+    let op = Op::Hook { name: hook.name.clone(), release: recipe.release.clone(), exec };
+    run(host, op, command, Step::Hook, events).await
+}
+
+/// Runs a hook on this machine, where `deploy.toml` lies.
+pub async fn local_hook(
+    environment: &Environment,
+    values: &Values,
+    hook: &Hook,
+    told: &[(String, String)],
+    events: &Events,
+) -> Result<(), RemoteError> {
+    let command = expand(&hook.run.command, values)?;
+    let (program, arguments) = match &command {
+        Command::Shell(text) => ("sh", vec!["-eu", "-c", text]),
+        Command::Argv(words) => match words.split_first() {
+            Some((program, rest)) => (program.as_str(), rest.iter().map(String::as_str).collect()),
+            None => return Err(RemoteError::NotStarted { why: "the command has no words".to_owned() }),
+        },
+    };
+    let here = std::path::absolute(&environment.directory).unwrap_or_else(|_| environment.directory.clone());
+    // Without a slash it is looked for in PATH; with one it begins at `deploy.toml`, wherever the person stands.
+    let mut process = if program.contains('/') { process::command(here.join(program)) } else { process::command(program) };
+    process.args(arguments).current_dir(&here).envs(placeholders::variables(values)).envs(told.iter().cloned());
+    let mut output = Output::new(&values.host, Step::Hook, events);
+    let began = std::time::Instant::now();
+    let ended = process::follow(process, hook.run.timeout, |stderr, bytes| output.feed(stderr, bytes)).await;
+    let tail = output.finish();
+    let end = match ended.map_err(|error| RemoteError::NotStarted { why: format!("`{program}` cannot be run: {error}") })? {
+        Ended::By(status) if status.success() => return Ok(()),
+        Ended::By(status) => status.code().map_or_else(|| End::Signal(status.signal().unwrap_or(0)), End::Code),
+        Ended::TimedOut | Ended::TooMuch => End::TimedOut,
+    };
+    let millis = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let exited = Exited { end, output_bytes: 0, dropped_bytes: 0, leftovers: 0, millis, isolated: false, hint: None };
+    Err(RemoteError::Command { command, exited, tail })
 }
 
 /// Accepts what is active.

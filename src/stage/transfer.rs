@@ -208,13 +208,20 @@ pub enum TransferError {
     Unverified,
 }
 
-/// Brings the parcel's release to one host, as far as `uploaded`. `known` is a release of that host which has the base's manifest.
-pub async fn push(host: &Host, parcel: &Parcel, known: Option<&ReleaseId>, events: &Events) -> Result<Pushed, TransferError> {
+/// Brings the parcel's release to one host, as far as `uploaded`. `known` is a release of that host which has the base's manifest; `build_key`
+/// names how this host builds it.
+pub async fn push(
+    host: &Host,
+    parcel: &Parcel,
+    build_key: Digest,
+    known: Option<&ReleaseId>,
+    events: &Events,
+) -> Result<Pushed, TransferError> {
     let before = host.sent_bytes();
-    let begun = match begin(host, parcel, known).await {
+    let begun = match begin(host, parcel, build_key, known).await {
         // The manifest that the difference is to is damaged there: the whole one needs no other.
         Err(TransferError::Host(HostError::Failed(failure))) if known.is_some() && is_base_unusable(&failure) => {
-            begin(host, parcel, None).await?
+            begin(host, parcel, build_key, None).await?
         }
         other => other?,
     };
@@ -236,7 +243,7 @@ const fn is_base_unusable(failure: &Failure) -> bool {
     matches!(failure.code, Code::Corrupt | Code::NotFound)
 }
 
-async fn begin(host: &Host, parcel: &Parcel, known: Option<&ReleaseId>) -> Result<Begun, TransferError> {
+async fn begin(host: &Host, parcel: &Parcel, build_key: Digest, known: Option<&ReleaseId>) -> Result<Begun, TransferError> {
     let (encoded, source) = if let (Some(release), Some(base)) = (known, &parcel.base) {
         let encoded = parcel.delta(base).map_err(TransferError::Local)?;
         let source = ManifestSource::Delta { size: encoded.size, base: release.clone() };
@@ -246,7 +253,8 @@ async fn begin(host: &Host, parcel: &Parcel, known: Option<&ReleaseId>) -> Resul
         let source = ManifestSource::Whole { size: encoded.size };
         (encoded, source)
     };
-    let op = Op::Begin(Begin { release: parcel.release.clone(), source, group: parcel.group.clone() });
+    let release = NewRelease { build_key, ..parcel.release.clone() };
+    let op = Op::Begin(Begin { release, source, group: parcel.group.clone() });
     let mut call = host.start(op).await?;
     if call.send(&encoded.bytes).await.is_ok() {
         // A host may answer before it has seen the end of the stream, well or not: the answer decides, and a lost host has none.

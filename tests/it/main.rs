@@ -19,6 +19,8 @@
 //! | helper killed at every change of activation, revert, recovery; seeded bugs | `helper: kill`, `helper: recover` |
 //! | runs at once, waiting, all or none, contention | `locks`, `helper: serve` |
 //! | sixteen hosts with three unwell, budgets, skipping | `fleet` |
+//! | the unwell first, too few that are well, pauses, failures within the budget | `waves` |
+//! | hooks that fail, hang, are interrupted | `hooks` |
 //! | wave arithmetic, plan, rollback target | `unit: rollout`, `unit: plan` |
 //! | hostile names, links, trees, revisions | `names`, `git_export`, `git_resolve`, `helper: fs`, `unit: tree` |
 //!
@@ -37,6 +39,7 @@ mod git_export;
 mod git_resolve;
 mod harness;
 mod holds;
+mod hooks;
 mod host_faults;
 mod interrupt;
 mod inventory;
@@ -47,6 +50,7 @@ mod names;
 mod output;
 mod plan;
 mod readme;
+mod roles;
 mod rollback;
 mod rollout_faults;
 mod run;
@@ -59,4 +63,5 @@ mod ssh_lab;
 mod ssh_trust;
 mod status;
 mod upkeep;
+mod waves;
 mod whole;

@@ -153,29 +153,76 @@ error: hosts would return to different revisions: `app1` to e1a9e0b, `app2` to 8
 }
 
 #[test]
-fn a_rollback_where_one_host_lacks_the_release_changes_no_host() {
+fn a_release_that_one_host_has_no_more_is_made_there_again_before_any_host_is_switched() {
     let (world, [_, second, _]) = world(&["app1", "app2"]);
     let id = world.release_of("app2", &second);
     fs::remove_dir_all(world.root("app2").join("releases").join(&id)).unwrap();
     world.deployer(["rollback", "--to", &id]).is(
-        Exit::RolledBack,
+        Exit::Ok,
         str![""],
-        str![[r"
+        str![[r#"
 boskel → prod · rollback · 2 hosts
 [<t>] connect  2/2
 [<t>] changes  0b2540c..8899d14
 [<t>] release  <release>
-[<t>] ✗ app2 activate failed after <t>: the directory of `<release>` is gone
-[<t>] ✗ activate  1/2  1 failed: app2
-[<t>] revert  1/1
+[<t>] rev  8899d14 "Change what there is" (Ada, <ago>)
+[<t>] export  1 file, <size>
+[<t>] push  1/1 <size> sent per host
+[<t>] link  1/1
+[<t>] activate  2/2  current → <release>
 
-✗ app2 · activate · failed after <t>
+Rolled back prod to 8899d14: 2 hosts in <t>
+  forward again  deployer rollback -e prod --to <release>
 
-The rollback failed. prod runs 0b2540c on 2/2 hosts.
-
-"]],
+"#]],
     );
-    assert_eq!((world.read_current("app1", "number"), world.read_current("app2", "number")), ("three\n".to_owned(), "three\n".to_owned()));
+    assert_eq!((world.read_current("app1", "number"), world.read_current("app2", "number")), ("two\n".to_owned(), "two\n".to_owned()));
+    assert_eq!(world.live("app1"), id);
+    assert_ne!(world.live("app2"), id, "its id is that of what is gone");
+}
+
+#[test]
+fn a_release_that_was_pruned_on_one_host_comes_back_there_by_its_own_id() {
+    let (world, [first, ..]) = world(&["app1", "app2"]);
+    let id = world.release_of("app2", &first);
+    world.deployer(["prune", "--release", &id, "--confirm", "prod", "-H", "app2"]).ok();
+    assert_eq!(world.releases("app2").len(), 2);
+    world.deployer(["rollback", "--to", &id]).ok();
+    assert_eq!((world.live("app1"), world.live("app2")), (id.clone(), id));
+    assert_eq!(world.read_current("app2", "number"), "one\n");
+    // What came after it is not before it: nobody is led forward by a second rollback.
+    world.deployer(["rollback"]).exits(Exit::Config);
+}
+
+#[test]
+fn a_release_that_no_host_has_any_more_is_found_by_the_run_that_made_it_or_by_its_commit() {
+    let (world, [first, second, _]) = world(&["app1", "app2"]);
+    for (commit, by_commit) in [(&first, false), (&second, true)] {
+        let id = world.release_of("app1", commit);
+        world.deployer(["prune", "--release", &id, "--confirm", "prod"]).ok();
+        world.deployer(["rollback", "--to", if by_commit { &commit[..7] } else { &id }]).ok();
+        let expected = if by_commit { "two\n" } else { "one\n" };
+        assert_eq!(
+            (world.read_current("app1", "number"), world.read_current("app2", "number")),
+            (expected.to_owned(), expected.to_owned())
+        );
+    }
+}
+
+#[test]
+fn a_release_that_cannot_be_built_again_on_one_host_changes_no_host() {
+    let mut world = World::new().local_hosts(&["app1", "app2"]);
+    let one = world.commit(&[("number", "one\n")]);
+    world.deploy("master");
+    world.commit(&[("number", "two\n")]);
+    world.deploy("master");
+    let id = world.release_of("app2", &one);
+    fs::remove_dir_all(world.root("app2").join("releases").join(&id)).unwrap();
+    world.reconfigure("[defaults.build]\ncommand = \"exit 5\"\n");
+    let run = world.deployer(["rollback", "--to", &id]);
+    run.exits(Exit::BuildFailed);
+    assert!(run.stderr.contains("Not rolled back. Nothing was activated: prod still runs 8899d14 on 2/2 hosts."), "{run}");
+    assert_eq!(world.read_current("app1", "number"), "two\n");
 }
 
 #[test]

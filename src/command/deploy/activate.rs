@@ -1,188 +1,344 @@
 //! Activation in waves, and putting back what this run had switched.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+use super::health::Health;
+use super::hooks::{self, Told};
 use super::{Deploy, Member};
-use crate::command::activation;
+use crate::command::activation::{self, Back, NotActivated, Switch};
 use crate::command::failure::{self, HostFailure};
 use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::scene::Ended;
-use crate::config::environment::{CheckProbe, Environment, OnFailure};
-use crate::event::{Event, Status, Step};
+use crate::config::environment::Moment;
+use crate::event::{Event, Step};
 use crate::exit::Exit;
-use crate::fleet::{self, Done, Tally, each};
+use crate::fleet::{self, Tally};
 use crate::host::Host;
 use crate::release::ReleaseId;
-use crate::rollout::{self, AfterWave, Amount};
-use crate::stage::remote::{self, Recipe, RemoteError};
+use crate::rollout::{self, Admission, Halt, Rollout, Verdict};
+
+/// How far the waves came.
+struct Progress<'m> {
+    rollout: Rollout,
+    /// Hosts that serve the new release, confirmed or not.
+    switched: Vec<&'m Member>,
+    confirmed: Vec<String>,
+    failures: Vec<HostFailure>,
+    begun: usize,
+    /// The wave that was begun and did not end well.
+    undrained: Option<Wave<'m>>,
+    /// What ended it, where that was no host's failure.
+    why: Option<String>,
+}
+
+/// One wave of several.
+#[derive(Clone, Copy)]
+pub(super) struct Wave<'m> {
+    pub number: u32,
+    pub of: u32,
+    pub members: &'m [Member],
+}
+
+impl Wave<'_> {
+    fn places(&self) -> Vec<hooks::Place<'_>> {
+        self.members.iter().map(|member| (&member.host, &member.release)).collect()
+    }
+
+    /// What a hook is told of the wave.
+    fn told(self) -> Told {
+        let told = [
+            ("DEPLOYER_WAVE", self.number.to_string()),
+            ("DEPLOYER_WAVES", self.of.to_string()),
+            ("DEPLOYER_WAVE_HOSTS", self.names().join(" ")),
+        ];
+        told.map(|(name, value)| (name.to_owned(), value)).to_vec()
+    }
+
+    fn names(self) -> Vec<String> {
+        self.members.iter().map(|member| member.host.name().to_owned()).collect()
+    }
+}
 
 impl Deploy<'_> {
     /// Activates in waves; a failing one is put back together with all that this run switched, unless the policy says otherwise.
-    pub(super) async fn activate(
-        &self,
-        local: &Material,
-        ready: Vec<Member>,
-        all: &[Host],
-        mut failures: Vec<HostFailure>,
-        budget: usize,
-    ) -> Ended {
-        let amounts: Vec<Amount> = self.environment.waves.iter().filter_map(|text| Amount::parse(text).ok()).collect();
-        let sizes = rollout::waves(&amounts, ready.len());
+    pub(super) async fn activate(&self, local: &Material, mut ready: Vec<Member>, all: &[Host], failures: Vec<HostFailure>) -> Ended {
+        let sizes = rollout::waves(&self.environment.waves, ready.len());
+        let health = match self.interrupt.until(self.examine(all, sizes.len())).await {
+            Ok(health) => health,
+            Err(exit) => return self.interrupted(exit, all),
+        };
+        let places: Vec<hooks::Place<'_>> = ready.iter().map(|member| (&member.host, &member.release)).collect();
+        match self.interrupt.until(self.hooks_of(Moment::BeforeActivate, &places, local, &[])).await {
+            Ok(failed) if failed.is_empty() => {}
+            Ok(failed) => return self.not_activated(all, &[failures, failed].concat(), None),
+            Err(exit) => return self.interrupted(exit, all),
+        }
+        rollout::unwell_first(&mut ready, |member| health.is_well(member.host.name()));
+        self.tell_unwell(&health, &ready);
+        let counted = failures.len() - self.skipped(&failures);
+        let mut progress = Progress {
+            rollout: Rollout::new(self.limits(), health.well, counted),
+            switched: Vec::new(),
+            confirmed: Vec::new(),
+            failures,
+            begun: 0,
+            undrained: None,
+            why: None,
+        };
         let tally = Tally::new(self.events, ready.len());
-        let mut switched: Vec<&Member> = Vec::new();
         let mut rest = ready.as_slice();
-        let mut verdict = AfterWave::Continue;
-        let mut confirmed: Vec<String> = Vec::new();
-        let waves = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
-        for (wave_number, size) in (1_u32..).zip(sizes) {
-            if let Some(exit) = self.interrupt.asked() {
-                // What failed in an earlier wave is told by the endings below.
-                if switched.is_empty() && !failures.iter().any(|failure| failure.step >= Step::Activate) {
-                    return self.interrupted(exit, all).await;
-                }
-                verdict = match self.environment.on_failure {
-                    OnFailure::Rollback => AfterWave::Rollback,
-                    OnFailure::Stop | OnFailure::Continue => AfterWave::Stop,
-                };
+        let mut verdict = Verdict::Complete;
+        let of = u32::try_from(sizes.len()).unwrap_or(u32::MAX);
+        for (number, size) in (1_u32..).zip(sizes) {
+            let (members, later) = rest.split_at(size);
+            rest = later;
+            if number > 1 {
+                self.pause(number).await;
+            }
+            let asked = self.interrupt.asked();
+            if let Some(exit) = asked
+                && !progress.has_begun()
+            {
+                return self.interrupted(exit, all);
+            }
+            verdict = match asked {
+                Some(_) => progress.interrupted(self),
+                None => self.whole_wave(Wave { number, of, members }, local, &health, &tally, &mut progress).await,
+            };
+            if verdict != Verdict::Complete {
                 break;
             }
-            let (wave, later) = rest.split_at(size);
-            rest = later;
-            let names: Vec<String> = wave.iter().map(|member| member.host.name().to_owned()).collect();
-            if waves > 1 {
-                self.events.emit(Event::WaveStarted { wave: wave_number, waves, hosts: names.clone() });
+        }
+        for _ in progress.begun..ready.len() {
+            tally.absent(&activation::STEPS);
+        }
+        let Progress { switched, confirmed, failures, why, undrained, .. } = progress;
+        let ended = match verdict {
+            // Whatever failed did so before anything was switched.
+            Verdict::Rollback | Verdict::Stop if switched.is_empty() && failures.iter().all(|failure| failure.step < Step::Activate) => {
+                self.not_activated(all, &failures, why)
             }
-            let began = Instant::now();
-            let results = each(wave, usize::MAX >> 4, |member| self.activate_one(member, local, &tally)).await;
-            let mut failed_in_wave = 0;
-            for (member, result) in wave.iter().zip(results) {
-                match result {
-                    Ok(()) => {
-                        confirmed.push(member.host.name().to_owned());
-                        switched.push(member);
-                    }
-                    Err((failure, is_switched)) => {
-                        failed_in_wave += 1;
-                        failures.push(failure);
-                        if is_switched {
-                            switched.push(member);
+            Verdict::Rollback => self.put_back(&switched, all, failures, why).await,
+            Verdict::Complete => {
+                let places: Vec<hooks::Place<'_>> = ready.iter().map(|member| (&member.host, &member.release)).collect();
+                let failed = self.hooks_of(Moment::AfterDeploy, &places, local, &[]).await;
+                self.finished(local, all, &ready, [failures, failed].concat(), &confirmed, why).await
+            }
+            Verdict::Stop => self.finished(local, all, &ready, failures, &confirmed, why).await,
+        };
+        // What was taken out of service for a wave that did not end well comes back when its hosts have.
+        if let Some(wave) = undrained {
+            for failure in self.after_wave(wave, local, ended.exit.name()).await {
+                self.warn("hook", format!("hook failed: {}", failure.message), vec![failure.host]);
+            }
+        }
+        ended
+    }
+
+    /// One wave between its hooks. A wave that is broken off is left to whoever puts its hosts back: `undrained`.
+    async fn whole_wave<'m>(
+        &self,
+        wave: Wave<'m>,
+        local: &Material,
+        health: &Health,
+        tally: &Tally<'_>,
+        progress: &mut Progress<'m>,
+    ) -> Verdict {
+        let broken_off = rollout::broken_off(self.environment.on_failure);
+        progress.undrained = Some(wave);
+        match self.interrupt.until(self.hooks_of(Moment::BeforeWave, &wave.places(), local, &wave.told())).await {
+            Ok(failed) if failed.is_empty() => {}
+            Ok(failed) => {
+                progress.failures.extend(failed);
+                return broken_off;
+            }
+            Err(_) => return progress.interrupted(self),
+        }
+        let verdict = self.wave(wave, local, health, tally, progress).await;
+        if verdict != Verdict::Complete {
+            return verdict;
+        }
+        progress.undrained = None;
+        let failed = self.after_wave(wave, local, "ok").await;
+        let verdict = if failed.is_empty() { Verdict::Complete } else { broken_off };
+        progress.failures.extend(failed);
+        verdict
+    }
+
+    async fn after_wave(&self, wave: Wave<'_>, local: &Material, result: &str) -> Vec<HostFailure> {
+        self.hooks_of(Moment::AfterWave, &wave.places(), local, &[wave.told(), hooks::result(result)].concat()).await
+    }
+
+    /// Switches the hosts of one wave, as many at once as may be missing.
+    async fn wave<'m>(&self, wave: Wave<'m>, local: &Material, health: &Health, tally: &Tally<'_>, progress: &mut Progress<'m>) -> Verdict {
+        let Wave { number, of, members } = wave;
+        if of > 1 {
+            self.events.emit(Event::WaveStarted { wave: number, waves: of, hosts: wave.names() });
+        }
+        let began = Instant::now();
+        let (failed_before, well_before, begun_before) = (progress.failures.len(), progress.confirmed.len(), progress.begun);
+        let (halt, failed_here) = self.switch(members, local, health, tally, progress).await;
+        if of > 1 {
+            let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+            let (ok, failed) = (progress.confirmed.len() - well_before, progress.failures.len() - failed_before);
+            let left = members.len() - ok - failed;
+            self.events.emit(Event::WaveFinished {
+                wave: number,
+                waves: of,
+                hosts: wave.names(),
+                ok: count(ok),
+                failed: count(failed),
+                secs: (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0,
+                summary: if left > 0 { format!("{left} not begun") } else { String::new() },
+            });
+        }
+        let verdict = match halt {
+            Some(Halt::Failures) => rollout::broken_off(self.environment.on_failure),
+            Some(Halt::TooFewHealthy) => {
+                progress.why = Some(self.too_few_healthy());
+                rollout::broken_off(self.environment.on_failure)
+            }
+            None if progress.begun - begun_before < members.len() => progress.interrupted(self),
+            None => Verdict::Complete,
+        };
+        if verdict != Verdict::Rollback {
+            // Those that failed go back by themselves at their deadline; nobody has to wait for that, or be told of it later.
+            progress.failures.extend(self.put_back_failed(&failed_here, &progress.failures).await);
+            progress.switched.retain(|member| !failed_here.iter().any(|failed| failed.host.name() == member.host.name()));
+        }
+        if verdict == Verdict::Complete {
+            failure::tolerate(&mut progress.failures);
+        }
+        verdict
+    }
+
+    /// Admits host after host, and says what stopped that, and which hosts are switched and have failed.
+    async fn switch<'m>(
+        &self,
+        members: &'m [Member],
+        local: &Material,
+        health: &Health,
+        tally: &Tally<'_>,
+        progress: &mut Progress<'m>,
+    ) -> (Option<Halt>, Vec<&'m Member>) {
+        let mut waiting = members.iter().peekable();
+        let mut at_work = FuturesUnordered::new();
+        let mut failed = Vec::new();
+        loop {
+            let next = waiting.peek().filter(|_| self.interrupt.asked().is_none());
+            match progress.rollout.admit_next(next.map(|member| health.is_well(member.host.name()))) {
+                Admission::Admit => {
+                    progress.begun += 1;
+                    at_work.extend(waiting.next().map(|member| async move { (member, self.activate_one(member, local, tally).await) }));
+                }
+                Admission::Wait => {
+                    let Some((member, result)) = at_work.next().await else { return (None, failed) };
+                    progress.rollout.ended(result.is_ok());
+                    match result {
+                        Ok(()) => {
+                            progress.confirmed.push(member.host.name().to_owned());
+                            progress.switched.push(member);
+                        }
+                        Err(NotActivated { failure, is_switched }) => {
+                            progress.failures.push(failure);
+                            if is_switched {
+                                progress.switched.push(member);
+                                failed.push(member);
+                            }
                         }
                     }
                 }
-            }
-            if waves > 1 {
-                let failed = u32::try_from(failed_in_wave).unwrap_or(u32::MAX);
-                let ok = u32::try_from(size - failed_in_wave).unwrap_or(u32::MAX);
-                let secs = (began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-                self.events.emit(Event::WaveFinished { wave: wave_number, waves, hosts: names, ok, failed, secs, summary: String::new() });
-            }
-            verdict = rollout::after_wave(self.environment.on_failure, failed_in_wave, failures.len() - self.skipped(&failures), budget);
-            if verdict != AfterWave::Continue {
-                break;
-            }
-        }
-        for _ in rest {
-            tally.absent(&[Step::Activate, Step::Check]);
-        }
-        match verdict {
-            AfterWave::Rollback => self.put_back(&switched, all, failures).await,
-            AfterWave::Continue | AfterWave::Stop => self.finished(local, all, &ready, failures, &confirmed).await,
-        }
-    }
-
-    /// Activates, checks and confirms one host. On failure the flag says whether `current` was switched.
-    pub(super) async fn activate_one(&self, member: &Member, local: &Material, tally: &Tally<'_>) -> Result<(), (HostFailure, bool)> {
-        let name = member.host.name();
-        let values = self.values(member, local);
-        let recipe = Recipe { environment: self.environment, release: &member.release, values: &values, durable: true };
-        tally.begin(Step::Activate);
-        let began = Instant::now();
-        let activated = remote::activate(&member.host, &recipe, member.plan.live.as_ref(), false, self.events).await;
-        let has_check = self.environment.check.is_some();
-        let seconds = |millis: u64| Duration::from_millis(millis).as_secs_f64();
-        match &activated {
-            Ok((activated, tries)) => {
-                let detail = Some(format!("current → {}", member.release));
-                tally.record(name, Step::Activate, Status::Ok, seconds(activated.activation_ms), Done { detail, ..Done::default() });
-                if has_check {
-                    let detail = Some(describe_check(self.environment, *tries));
-                    tally.record(name, Step::Check, Status::Ok, seconds(activated.check_ms), Done { detail, ..Done::default() });
-                } else {
-                    tally.absent(&[Step::Check]);
-                }
-            }
-            Err(error @ RemoteError::Check { .. }) => {
-                tally.record(name, Step::Activate, Status::Ok, 0.0, Done::default());
-                let done = Done { detail: Some(error.to_string()), ..Done::default() };
-                tally.record(name, Step::Check, Status::Failed, began.elapsed().as_secs_f64(), done);
-            }
-            Err(error) => {
-                let command = self.environment.activate.as_ref().map(|run| outcome::command_words(&run.command)).unwrap_or_default();
-                tally.record(
-                    name,
-                    Step::Activate,
-                    Status::Failed,
-                    began.elapsed().as_secs_f64(),
-                    failure::describe_command(Some(error), command),
-                );
-                tally.absent(&[Step::Check]);
-            }
-        }
-        match activated {
-            Ok(_) => match remote::confirm(&member.host, &member.release).await {
-                Ok(()) => Ok(()),
-                Err(error) => Err((failure::remote(name, Step::Confirm, &error), true)),
-            },
-            Err(error) => {
-                let step = if matches!(error, RemoteError::Check { .. }) { Step::Check } else { Step::Activate };
-                let is_switched = activation::is_switched(&member.host, &member.release, &error).await;
-                Err((failure::remote(name, step, &error), is_switched))
+                Admission::Done => return (None, failed),
+                Admission::Halt(halt) => return (Some(halt), failed),
             }
         }
     }
 
-    /// Puts back every host this run switched, each to its own previous release. One that fails does not stop the others.
-    pub(super) async fn put_back(&self, switched: &[&Member], all: &[Host], mut failures: Vec<HostFailure>) -> Ended {
-        let reason = match failures.iter().find(|failure| failure.step >= Step::Activate) {
-            Some(failure) => format!("{} failed on {}: {}", failure.step.name(), failure.host, failure.message),
-            None => "the run was interrupted".to_owned(),
+    /// Lets the hosts that are switched serve for a while, unless the run is asked to stop.
+    async fn pause(&self, next: u32) {
+        let pause = self.environment.pause;
+        if pause.is_zero() || self.interrupt.asked().is_some() {
+            return;
+        }
+        self.events.emit(Event::WavePaused { wave: next, secs: pause.as_secs_f64() });
+        let _ = self.interrupt.until(tokio::time::sleep(pause)).await;
+    }
+
+    /// Activates, checks and confirms one host.
+    async fn activate_one(&self, member: &Member, local: &Material, tally: &Tally<'_>) -> Result<(), NotActivated> {
+        let switch = Switch {
+            host: &member.host,
+            environment: self.environment.of(member.host.target()),
+            release: &member.release,
+            values: self.values(member, local),
+            expect: member.plan.live.as_ref(),
+            rollback: false,
         };
-        let tally = Tally::new(self.events, switched.len());
-        let tried: Vec<(&str, &ReleaseId)> = switched.iter().map(|member| (member.host.name(), &member.release)).collect();
-        let results = each(switched.iter(), usize::MAX >> 4, |member| {
-            let bad = is_bad((member.host.name(), &member.release), &tried, &failures);
-            let work = remote::revert(&member.host, &member.release, &reason, bad, self.events);
-            tally.step(member.host.name(), Step::Revert, work, |result| Done {
-                detail: Some(match result {
-                    Ok(activated) => {
-                        activated.to.as_ref().map_or_else(|| "no current, as before".to_owned(), |to| format!("current → {to}"))
-                    }
-                    Err(error) => error.to_string(),
-                }),
-                ..Done::default()
-            })
-        })
-        .await;
-        let mut reverted = 0;
-        for (member, result) in switched.iter().zip(results) {
-            match result {
-                Ok(_) => reverted += 1,
-                Err(error) => failures.push(failure::remote(member.host.name(), Step::Revert, &error)),
-            }
+        if let Err(failure) = self.hooks_on(Moment::BeforeActivate, member, local).await {
+            tally.absent(&activation::STEPS);
+            return Err(NotActivated { failure, is_switched: false });
         }
+        switch.activate(tally, self.events).await?;
+        if let Err(failure) = self.hooks_on(Moment::AfterActivate, member, local).await {
+            tally.absent(&[Step::Confirm]);
+            return Err(NotActivated { failure: HostFailure { is_switched: true, ..failure }, is_switched: true });
+        }
+        switch.confirm(tally).await
+    }
+
+    /// Puts back hosts that failed while the others go on or stay.
+    async fn put_back_failed(&self, failed: &[&Member], failures: &[HostFailure]) -> Vec<HostFailure> {
+        if failed.is_empty() {
+            return Vec::new();
+        }
+        let back: Vec<Back<'_>> = failed.iter().map(|member| Back { host: &member.host, release: &member.release, is_bad: true }).collect();
+        activation::put_back(&back, &reason(failures), self.events).await
+    }
+
+    /// Puts back every host this run switched, each to its own previous release.
+    async fn put_back(&self, switched: &[&Member], all: &[Host], mut failures: Vec<HostFailure>, why: Option<String>) -> Ended {
+        let tried: Vec<(&str, &ReleaseId)> = switched.iter().map(|member| (member.host.name(), &member.release)).collect();
+        let back = switched.iter().map(|member| {
+            let is_bad = is_bad((member.host.name(), &member.release), &tried, &failures);
+            Back { host: &member.host, release: &member.release, is_bad }
+        });
+        let back: Vec<Back<'_>> = back.collect();
+        let stuck = activation::put_back(&back, &reason(&failures), self.events).await;
+        let whole = stuck.is_empty() && !failures.iter().any(HostFailure::is_unknown);
+        failures.extend(stuck);
         fleet::refresh(all).await;
-        let whole = reverted == switched.len() && !failures.iter().any(HostFailure::is_unknown);
         let exit = if whole { Exit::RolledBack } else { Exit::Partial };
         let live = activation::live(all, &failures);
         let state = outcome::serving(&self.environment.name, "runs", &live);
         let first = if whole { "Rolled back." } else { "NOT wholly rolled back." };
-        let mut error = outcome::explain(exit, &failures, self.environment.targets.len(), state.clone());
-        if failures.is_empty() {
-            "the run was interrupted during activation".clone_into(&mut error.what);
-        }
-        let next = self.look_at(&failures);
+        let error = outcome::explain_unless(why, exit, &failures, self.environment.targets.len(), state.clone());
+        let next = outcome::look_at(&self.environment.name, &failures);
         Ended { exit, error: Some(error), live, ok: 0, failed: failures.len(), summary: format!("{first} {state}."), next }
+    }
+}
+
+impl Progress<'_> {
+    /// Whether some host may not be as it was.
+    fn has_begun(&self) -> bool {
+        // What failed in an earlier wave is told by the endings of a rollout.
+        !self.switched.is_empty() || self.failures.iter().any(|failure| failure.step >= Step::Activate)
+    }
+
+    fn interrupted(&mut self, deploy: &Deploy<'_>) -> Verdict {
+        self.why = Some("the run was interrupted during activation".to_owned());
+        rollout::broken_off(deploy.environment.on_failure)
+    }
+}
+
+/// What the history of a host says of why it was put back.
+fn reason(failures: &[HostFailure]) -> String {
+    match failures.iter().rfind(|failure| failure.step >= Step::Activate && !failure.is_tolerated) {
+        Some(failure) => format!("{} failed on {}: {}", failure.step.name(), failure.host, failure.message),
+        None => "the run was interrupted".to_owned(),
     }
 }
 
@@ -193,7 +349,7 @@ fn is_bad(here: (&str, &ReleaseId), tried: &[(&str, &ReleaseId)], failures: &[Ho
     failures.iter().any(|failure| match failure.step {
         Step::Activate | Step::Check if failure.host == host => true,
         Step::Activate | Step::Check => !failure.lost && tried.contains(&(failure.host.as_str(), release)),
-        Step::Confirm => failure.host == host,
+        Step::Confirm | Step::Hook => failure.host == host,
         Step::Mirror
         | Step::Resolve
         | Step::Export
@@ -209,12 +365,4 @@ fn is_bad(here: (&str, &ReleaseId), tried: &[(&str, &ReleaseId)], failures: &[Ho
         | Step::Fill
         | Step::Run => false,
     })
-}
-
-fn describe_check(environment: &Environment, tries: u32) -> String {
-    let tries = remote::tries_words(tries);
-    match environment.check.as_ref().map(|check| &check.probe) {
-        Some(CheckProbe::Url { url, .. }) => format!("GET {url}, {tries}"),
-        Some(CheckProbe::Run(_)) | None => tries,
-    }
 }

@@ -1,11 +1,8 @@
 //! How a deploy ends: the counts, what every host serves, what to type next.
 
-use std::collections::BTreeSet;
-
 use super::{Deploy, Member};
 use crate::command::activation;
 use crate::command::failure::HostFailure;
-use crate::command::locks;
 use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::scene::Ended;
@@ -26,6 +23,7 @@ impl Deploy<'_> {
         ready: &[Member],
         failures: Vec<HostFailure>,
         confirmed: &[String],
+        why: Option<String>,
     ) -> Ended {
         self.prune(all).await;
         // A host that served nothing, or a release of another tool, has no confirmed one to return to.
@@ -40,17 +38,14 @@ impl Deploy<'_> {
         let took = figures::duration(self.scene.seconds());
         // Asked after the last switch, there is nothing left to stop.
         let stopped = self.interrupt.asked().filter(|_| confirmed.len() < ready.len());
-        if failures.is_empty() && stopped.is_none() {
+        if failures.is_empty() && stopped.is_none() && why.is_none() {
             let summary = format!("Deployed {label} to {name}: {} in {took} (was {was})", figures::counted(hosts as u64, "host"));
             let undo = ("undo".to_owned(), format!("deployer rollback -e {name}"));
             let next = if can_return { vec![undo] } else { Vec::new() };
             return Ended { exit: Exit::Ok, error: None, live, ok: hosts, failed: 0, summary, next };
         }
         let state = outcome::serving(name, "runs", &live);
-        let mut error = outcome::explain(Exit::Partial, &failures, hosts, state.clone());
-        if failures.is_empty() {
-            "the run was interrupted during activation".clone_into(&mut error.what);
-        }
+        let error = outcome::explain_unless(why, Exit::Partial, &failures, hosts, state.clone());
         // Whoever neither failed nor was left behind in `ready` served the release before this run began.
         let is_ready = |host: &str| ready.iter().any(|member| member.host.name() == host);
         let has_failed = |host: &str| failures.iter().any(|failure| failure.host == host);
@@ -62,7 +57,7 @@ impl Deploy<'_> {
         let (done, left): (Vec<&str>, Vec<&str>) = names.partition(|name| is_done(name));
         let ok = done.len();
         let summary = format!("Deployed {label} to {name}: {ok} of {hosts} hosts in {took}; {state}");
-        let mut next = self.look_at(&failures);
+        let mut next = outcome::look_at(name, &failures);
         if !left.is_empty() {
             next.push(("finish".to_owned(), format!("{} -H {}", self.again(), left.join(","))));
         }
@@ -82,8 +77,7 @@ impl Deploy<'_> {
         .await;
     }
 
-    pub(super) async fn interrupted(&self, exit: Exit, hosts: &[Host]) -> Ended {
-        locks::unlock(hosts).await;
+    pub(super) fn interrupted(&self, exit: Exit, hosts: &[Host]) -> Ended {
         let live = fleet::live(hosts);
         let state = if hosts.is_empty() {
             "no host was changed".to_owned()
@@ -129,22 +123,21 @@ impl Deploy<'_> {
     }
 
     /// Ends a run in which nobody activated.
-    pub(super) fn not_activated(&self, hosts: &[Host], failures: &[HostFailure]) -> Ended {
+    pub(super) fn not_activated(&self, hosts: &[Host], failures: &[HostFailure], why: Option<String>) -> Ended {
         let live = fleet::live(hosts);
         let name = &self.environment.name;
         let serving = outcome::serving(name, "still runs", &live);
-        let error =
-            outcome::explain(Exit::BuildFailed, failures, self.environment.targets.len(), format!("nothing was activated; {serving}"));
+        let state = format!("nothing was activated; {serving}");
+        let error = outcome::explain_unless(why, Exit::BuildFailed, failures, self.environment.targets.len(), state);
         let summary = format!("Not deployed. Nothing was activated: {serving}.");
-        Ended { exit: Exit::BuildFailed, error: Some(error), live, ok: 0, failed: failures.len(), summary, next: self.look_at(failures) }
-    }
-
-    pub(super) fn look_at(&self, failures: &[HostFailure]) -> Vec<(String, String)> {
-        let with_output = failures.iter().find(|failure| !failure.tail.is_empty());
-        let look = with_output.map(|failure| {
-            ("look".to_owned(), format!("deployer logs -e {} -H {} --step {}", self.environment.name, failure.host, failure.step.name()))
-        });
-        let fixes: BTreeSet<&String> = failures.iter().filter_map(|failure| failure.fix.as_ref()).collect();
-        fixes.into_iter().map(|fix| ("fix".to_owned(), fix.clone())).chain(look).collect()
+        Ended {
+            exit: Exit::BuildFailed,
+            error: Some(error),
+            live,
+            ok: 0,
+            failed: failures.len(),
+            summary,
+            next: outcome::look_at(name, failures),
+        }
     }
 }

@@ -12,11 +12,11 @@ use crate::command::manifests;
 use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::scene;
-use crate::config::environment::Network;
+use crate::config::environment::{Moment, Network};
 use crate::config::placeholders::{Places, Values};
 use crate::error::Error;
-use crate::event::Step;
-use crate::fleet::{Done, Tally, each};
+use crate::event::{Status, Step};
+use crate::fleet::{self, Done, Tally, each};
 use crate::git::Artifact;
 use crate::host::Host;
 use crate::op::Op;
@@ -123,7 +123,8 @@ impl Deploy<'_> {
         }
         let host = &member.host;
         let known = parcel.known_to(&host.facts());
-        let pushed = tally.step(name, Step::Push, transfer::push(host, parcel, known.as_ref(), self.events), |result| match result {
+        let key = crate::recipe::build_key(self.environment.of(host.target()));
+        let pushed = tally.step(name, Step::Push, transfer::push(host, parcel, key, known.as_ref(), self.events), |result| match result {
             Ok(pushed) => Done {
                 sent_bytes: Some(pushed.sent_bytes),
                 detail: (pushed.reused_bytes > 0 && pushed.tree_bytes > 0)
@@ -137,7 +138,8 @@ impl Deploy<'_> {
             return Err(self.failed(member, failure::transfer(name, &error)).await);
         }
         let values = self.values(member, local);
-        let recipe = Recipe { environment: self.environment, release: &member.release, values: &values, durable: true };
+        let environment = self.environment.of(host.target());
+        let recipe = Recipe { environment, release: &member.release, values: &values, durable: true };
         let linked = tally.step(name, Step::Link, remote::link(host, &recipe), |result| Done {
             detail: match result {
                 Ok(()) => self.environment.cache.as_ref().map(|cache| format!("shared download cache {}", cache.path)),
@@ -151,10 +153,15 @@ impl Deploy<'_> {
         }
         let built = async {
             let _permit = builds.gate.acquire().await;
-            let Some(build) = &self.environment.build else {
+            let Some(build) = &environment.build else {
                 tally.absent(&[Step::Build]);
-                return remote::seal(host, &recipe).await;
+                return self.seal_apart(host, &recipe).await;
             };
+            if let Err(failure) = self.hooks_on(Moment::BeforeBuild, member, local).await {
+                tally.absent(&[Step::Build]);
+                return Err(failure);
+            }
+            let has_after = self.has_hooks(Moment::AfterBuild, member);
             let command = outcome::command_words(&build.command);
             let work = async {
                 let exited = remote::build(host, &recipe, build, &self.places(member, local), self.events).await?;
@@ -162,14 +169,29 @@ impl Deploy<'_> {
                     builds.open.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
                 }
                 // The seal comes last: an unsealed release is never activated.
-                remote::seal(host, &recipe).await
+                if has_after { Ok(()) } else { remote::seal(host, &recipe).await }
             };
-            tally.step(name, Step::Build, work, |result| failure::describe_command(result.err(), command)).await
+            let done = tally.step(name, Step::Build, work, |result| failure::describe_command(result.err(), command)).await;
+            done.map_err(|error| failure::remote(name, Step::Build, &error))?;
+            if has_after {
+                self.hooks_on(Moment::AfterBuild, member, local).await?;
+                self.seal_apart(host, &recipe).await?;
+            }
+            Ok(())
         };
         match built.await {
             Ok(()) => Ok(()),
-            Err(error) => Err(self.failed(member, failure::remote(name, Step::Build, &error)).await),
+            Err(failure) => Err(self.failed(member, failure).await),
         }
+    }
+
+    /// Seals a release whose build was told of before, or that has none. A failure is told as one of the build.
+    async fn seal_apart(&self, host: &Host, recipe: &Recipe<'_>) -> Result<(), HostFailure> {
+        remote::seal(host, recipe).await.map_err(|error| {
+            let done = failure::describe_command(Some(&error), Vec::new());
+            fleet::tell(self.events, host.name(), Step::Build, Status::Failed, 0.0, done);
+            failure::remote(host.name(), Step::Build, &error)
+        })
     }
 
     /// Marks the release failed on its host, as far as the host still listens.
@@ -184,7 +206,7 @@ impl Deploy<'_> {
     fn places(&self, member: &Member, local: &Material) -> Places {
         let root = member.host.target().root.as_ref().unwrap_or(&self.environment.root);
         Places {
-            cache: cache::place_of(self.environment, &local.artifact.manifest),
+            cache: cache::place_of(self.environment.of(member.host.target()), &local.artifact.manifest),
             scratch: format!("{root}/{}", layout::scratch(&member.release)),
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Reader;
-use crate::config::environment::{Build, Cache, Check, CheckProbe, HostPath, Network, Run};
+use crate::config::environment::{Build, Cache, Check, CheckProbe, Hook, HostPath, Moment, Network, Run};
 use crate::config::fault::{Fault, closest};
 use crate::config::node::{Entry, Node, Place, Value};
 use crate::config::placeholders::{self, PlaceholderError};
@@ -120,7 +120,7 @@ impl Reader<'_> {
     }
 
     /// A command of the user's. Placeholders are checked here, and filled in for each host.
-    fn command(&self, node: &Node) -> Result<Command, Fault> {
+    pub(super) fn command(&self, node: &Node) -> Result<Command, Fault> {
         self.command_with(node, placeholders::check)
     }
 
@@ -215,8 +215,9 @@ impl Reader<'_> {
     }
 
     /// A host must not put itself back while its activation is still within its own limits.
-    pub(super) fn confirm_within(&self, activate: Option<&Run>, check: Option<&Check>) -> Result<Duration, Fault> {
-        let budget = activate.map_or(Duration::ZERO, |run| run.timeout) + check.map_or(Duration::ZERO, Check::longest);
+    pub(super) fn confirm_within(&self, activate: Option<&Run>, check: Option<&Check>, hooks: &[Hook]) -> Result<Duration, Fault> {
+        let after: Duration = hooks.iter().filter(|hook| hook.on == Moment::AfterActivate).map(|hook| hook.run.timeout).sum();
+        let budget = activate.map_or(Duration::ZERO, |run| run.timeout) + check.map_or(Duration::ZERO, Check::longest) + after;
         let Some(node) = self.find(&["confirm-within"]) else { return Ok(CONFIRM.max(budget + GRACE)) };
         let within = self.duration(&["confirm-within"])?;
         if within >= budget || within.is_zero() {

@@ -1,9 +1,9 @@
 //! The check of a table against the keys that are known: unknown keys, kinds of values, formats, and what to write instead.
 
-use super::{FILE, Key, Section, Shape, parse_share, quoted};
+use super::{FILE, Key, Section, Shape, quoted};
 use crate::config::fault::{Fault, closest};
 use crate::config::node::{Entry, Node, Table, Value};
-use crate::config::quantity;
+use crate::config::quantity::{self, Amount};
 
 /// Checks `table` and writes every short form (`activate = "…"`) as the long one. `path` is how people name the table: `env.*.build`.
 pub fn check(table: &mut Table, section: &'static Section, path: &str) -> Result<(), Fault> {
@@ -33,7 +33,8 @@ fn unknown(entry: &Entry, section: &Section, path: &str) -> Fault {
 
 /// Where a key that is unknown in `path` would be known: in the same part of the file if it can be.
 fn homes_for(name: &str, path: &str) -> Vec<String> {
-    let all: Vec<String> = homes(name, &FILE, "").into_iter().filter(|home| home != path).collect();
+    // What a role may have, its environment has.
+    let all: Vec<String> = homes(name, &FILE, "").into_iter().filter(|home| home != path && !home.contains(".role.")).collect();
     let part = if path.starts_with("defaults") { "defaults" } else { "env.*" };
     let near: Vec<String> = all.iter().filter(|home| home.starts_with(part)).cloned().collect();
     let elsewhere = || all.into_iter().filter(|home| !home.starts_with("defaults")).take(1).collect();
@@ -132,7 +133,7 @@ fn share(name: &str, node: &Node, shape: &Shape) -> Result<(), Fault> {
     match &node.value {
         Value::Whole(0..=100_000) => Ok(()),
         Value::Text(text) => {
-            parse_share(text).map(|_| ()).ok_or_else(|| format_fault(name, node, shape, "neither hosts nor a percentage of them"))
+            Amount::parse(text).map(|_| ()).ok_or_else(|| format_fault(name, node, shape, "neither hosts nor a percentage of them"))
         }
         Value::Whole(_) | Value::Truth(_) | Value::List(_) | Value::Table(_) | Value::Other(_) => Err(wrong(name, node, shape)),
     }
@@ -185,6 +186,7 @@ fn table_example(section: &Section) -> String {
         "a check" => "{ url = \"http://127.0.0.1:8080/healthz\" }".to_owned(),
         "a build" => "{ command = [\"bin/build\"] }".to_owned(),
         "an inventory" => "{ file = \"hosts.txt\" }".to_owned(),
+        "a hook" => "{ on = \"before-activate\", where = \"once\", run = [\"bin/migrate\"] }".to_owned(),
         "a host" => "{ name = \"app1\", address = \"192.0.2.7\" }".to_owned(),
         _ => format!("{{ {} = … }}", section.keys[0].name),
     }

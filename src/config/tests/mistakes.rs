@@ -223,13 +223,13 @@ error: unknown key `project` in [source]
 #[test]
 fn a_setting_of_a_later_version_is_unknown() {
     assert_data_eq!(
-        screen(&fails(&with("[[env.x.hook]]\non = \"before-activate\"\n"))),
+        screen(&fails(&with("[[env.x.timer]]\non = \"before-activate\"\n"))),
         str![[r#"
-error: unknown key `hook` in [env.*]
+error: unknown key `timer` in [env.*]
  --> deploy.toml:6:9
   |
-6 | [[env.x.hook]]
-  |         ^^^^ not a setting of an environment
+6 | [[env.x.timer]]
+  |         ^^^^^ not a setting of an environment
   |
   = note: `deploy.toml.example` shows every key
 
@@ -1205,7 +1205,7 @@ error: unknown key `timeout` in [env.*]
 6 | timeout = "5m"
   | ^^^^^^^ not a setting of an environment
   |
-  = help: `timeout` belongs in [env.*.inventory] or [env.*.build] or [env.*.activate] or [env.*.check]
+  = help: `timeout` belongs in [env.*.inventory] or [env.*.build] or [env.*.activate] or [env.*.check] or [env.*.hook]
   = note: `deploy.toml.example` shows every key
 
 "#]]
@@ -1406,6 +1406,173 @@ error: `a,b` is not the value of a label
   |
 8 | labels = { az = "a,b" }
   |                 ^^^^^ it holds `,`
+
+"#]]
+    );
+}
+
+#[test]
+fn a_hook_without_a_moment_or_a_command_says_what_to_add() {
+    assert_data_eq!(
+        screen(&fails(&with("hook = [{ run = \"true\" }]\n"))),
+        str![[r#"
+error: a hook has no `on`
+ --> deploy.toml:6:9
+  |
+6 | hook = [{ run = "true" }]
+  |         ^^^^^^^^^^^^^^^^ needs it
+  |
+  = help: add `on = "before-activate"`: the moment at which it runs
+
+"#]]
+    );
+    assert_data_eq!(
+        screen(&fails(&with("hook = [{ on = \"before-activate\" }]\n"))),
+        str![[r#"
+error: a hook has no `run`
+ --> deploy.toml:6:9
+  |
+6 | hook = [{ on = "before-activate" }]
+  |         ^^^^^^^^^^^^^^^^^^^^^^^^^^ needs it
+  |
+  = help: add `run = ["bin/manage", "migrate"]`
+
+"#]]
+    );
+    assert_data_eq!(
+        screen(&fails(&with("hook = [{ on = \"before-restart\", run = \"true\" }]\n"))),
+        str![[r#"
+error: `on` is one of `before-build`, `after-build`, `before-activate`, `after-activate`, `before-wave`, `after-wave`, `after-deploy`, `after-failure`
+ --> deploy.toml:6:16
+  |
+6 | hook = [{ on = "before-restart", run = "true" }]
+  |                ^^^^^^^^^^^^^^^^ none of them
+  |
+  = help: did you mean `before-activate`?
+
+"#]]
+    );
+}
+
+#[test]
+fn a_hook_where_it_cannot_run() {
+    assert_data_eq!(
+        screen(&fails(&with("hook = [{ on = \"after-activate\", where = \"once\", run = \"true\" }]\n"))),
+        str![[r#"
+error: a hook `after-activate` cannot run `where = "once"`
+ --> deploy.toml:6:42
+  |
+6 | hook = [{ on = "after-activate", where = "once", run = "true" }]
+  |                                          ^^^^^^ does not fit
+  |
+  = help: it runs on each host in its turn: `every-host` or a role; `before-activate` and `after-deploy` can run once or here
+
+"#]]
+    );
+    assert_data_eq!(
+        screen(&fails(&with("hook = [{ on = \"before-wave\", where = \"once\", run = \"true\" }]\n"))),
+        str![[r#"
+error: a hook `before-wave` cannot run `where = "once"`
+ --> deploy.toml:6:39
+  |
+6 | hook = [{ on = "before-wave", where = "once", run = "true" }]
+  |                                       ^^^^^^ does not fit
+  |
+  = help: it runs in every wave: `local`, `every-host` of the wave, or a role; `before-activate` can run once
+
+"#]]
+    );
+    assert_data_eq!(
+        screen(&fails(&with("hook = [{ on = \"before-build\", run = \"true\" }]\n"))),
+        str![[r#"
+error: `before-build` never comes: nothing is built here
+ --> deploy.toml:6:16
+  |
+6 | hook = [{ on = "before-build", run = "true" }]
+  |                ^^^^^^^^^^^^^^ there is no build
+  |
+  = help: add `build.command`, or say another moment
+
+"#]]
+    );
+    assert_data_eq!(
+        screen(&fails(&with("hook = [{ on = \"after-deploy\", where = \"local\", as = \"root\", run = \"true\" }]\n"))),
+        str![[r#"
+error: a hook on this machine runs as you
+ --> deploy.toml:6:54
+  |
+6 | hook = [{ on = "after-deploy", where = "local", as = "root", run = "true" }]
+  |                                                      ^^^^^^ would do nothing
+  |
+  = help: remove `as`
+
+"#]]
+    );
+    assert_data_eq!(
+        screen(&fails(&with("hook = [{ on = \"after-deploy\", where = \"locale\", run = \"true\" }]\n"))),
+        str![[r#"
+error: no host of `x` has the role `locale`
+  hint: did you mean `local`?
+
+"#]]
+    );
+    assert_data_eq!(
+        screen(&fails(&with("hook = [{ on = \"after-activate\", timeout = \"5m\", run = \"true\" }]\nconfirm-within = \"1m\"\n"))),
+        str![[r#"
+error: `confirm-within` is shorter than activation and check may take
+ --> deploy.toml:7:18
+  |
+7 | confirm-within = "1m"
+  |                  ^^^^ they may take 5m
+  |
+  = help: write `confirm-within = "5m30s"`, or shorten `activate.timeout`, `check.retries` or `check.timeout`
+
+"#]]
+    );
+}
+
+#[test]
+fn roles_with_settings_that_are_nobodys_or_two_of_one_host() {
+    assert_data_eq!(
+        screen(&fails(&with("role.worker.activate = \"true\"\n"))),
+        str![[r#"
+error: no host of `x` has the role `worker`
+  hint: its hosts are h
+
+"#]]
+    );
+    assert_data_eq!(
+        screen(&fails(&with(
+            "roles = { web = [\"a\"], worker = [\"a\"] }\nrole.web.activate = \"true\"\nrole.worker.activate = \"true\"\n"
+        ))),
+        str![[r#"
+error: `a` has the roles `web` and `worker`, and both have settings of their own
+  hint: leave one of `[env.x.role.web]` and `[env.x.role.worker]` out, with `unset` where it is inherited
+
+"#]]
+    );
+    assert_data_eq!(
+        screen(&fails(&with("roles = { web = [\"a\"] }\nrole.web.waves = [\"1\"]\n"))),
+        str![[r#"
+error: unknown key `waves` in [env.*.role.*]
+ --> deploy.toml:7:10
+  |
+7 | role.web.waves = ["1"]
+  |          ^^^^^ not a setting of a role
+  |
+  = help: `waves` belongs in [env.*]
+  = note: `deploy.toml.example` shows every key
+
+"#]]
+    );
+    assert_data_eq!(
+        screen(&fails(&with("roles = { web = [\"a\"] }\nrole.web.unset = [\"build.recipe\"]\n"))),
+        str![[r#"
+error: `unset` names `build.recipe`, which is not inherited
+ --> deploy.toml:7:19
+  |
+7 | role.web.unset = ["build.recipe"]
+  |                   ^^^^^^^^^^^^^^ nothing to remove
 
 "#]]
     );

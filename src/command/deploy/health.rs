@@ -1,0 +1,109 @@
+//! Which hosts are well before the first wave: those that are not go first, since nobody misses them, and `min-healthy` counts the others.
+
+use std::collections::BTreeMap;
+
+use super::{Deploy, Member};
+use crate::command::scene;
+use crate::error::Error;
+use crate::event::{Event, Severity};
+use crate::exit::Exit;
+use crate::fleet::each;
+use crate::host::Host;
+use crate::plan::{self, Action, HostPlan};
+use crate::rollout::Limits;
+use crate::stage::remote::{self, Recipe};
+
+/// How the hosts are before any of them is switched.
+pub(super) struct Health {
+    /// Hosts of the environment that are well, those among them that the run does not touch.
+    pub well: usize,
+    /// The others, and why.
+    unwell: BTreeMap<String, String>,
+}
+
+impl Health {
+    pub fn is_well(&self, host: &str) -> bool {
+        !self.unwell.contains_key(host)
+    }
+}
+
+impl Deploy<'_> {
+    pub(super) fn limits(&self) -> Limits {
+        let environment = self.environment;
+        Limits {
+            on_failure: environment.on_failure,
+            budget: self.budget(),
+            least_healthy: environment.min_healthy.at_least(environment.targets.len() + environment.left_out),
+        }
+    }
+
+    /// Refuses a run that could not switch a single host, before anything is sent. What only a check knows is not asked yet.
+    pub(super) fn refuse_without_room(&self, hosts: &[Host], plans: &[HostPlan]) -> Result<(), Error> {
+        let is_well = |host: &&Host| plan::unwell(&host.facts()).is_none();
+        let acting = hosts.iter().zip(plans).filter(|(_, plan)| plan.action != Action::Nothing && plan.blockers.is_empty());
+        let (well, unwell): (Vec<&Host>, Vec<&Host>) = acting.map(|(host, _)| host).partition(is_well);
+        let healthy = hosts.iter().filter(is_well).count() + self.environment.left_out;
+        let limits = self.limits();
+        if limits.leave_room(healthy, well.len(), unwell.len()) {
+            return Ok(());
+        }
+        let total = self.environment.targets.len() + self.environment.left_out;
+        let what = format!(
+            "`min-healthy` asks for {} hosts that stay well while others are switched, and there are {healthy} of {total}",
+            limits.least_healthy
+        );
+        Err(Error::new(Exit::Refused, "min-healthy", what)
+            .state(self.serving("still runs", hosts))
+            .hint("allow fewer for this run: `--min-healthy N`"))
+    }
+
+    /// Looks at every host: what it serves, and whether that passes its check now. One try, and only where the order or the number matters.
+    pub(super) async fn examine(&self, hosts: &[Host], waves: usize) -> Health {
+        let matters = waves > 1 || self.limits().least_healthy > 0;
+        let found = each(hosts, usize::MAX >> 4, |host| async move {
+            match plan::unwell(&host.facts()) {
+                None if matters => self.check_now(host).await,
+                known => known.map(str::to_owned),
+            }
+        })
+        .await;
+        let unwell: BTreeMap<String, String> =
+            hosts.iter().zip(found).filter_map(|(host, why)| Some((host.name().to_owned(), why?))).collect();
+        Health { well: hosts.len() - unwell.len() + self.environment.left_out, unwell }
+    }
+
+    async fn check_now(&self, host: &Host) -> Option<String> {
+        let facts = host.facts();
+        let release = plan::live_id(&facts)?;
+        let rev = plan::live_record(&facts).and_then(|record| record.release.commit.clone()).unwrap_or_default();
+        let values = scene::values(self.environment, host, release.as_str(), &rev, plan::short(&rev));
+        let recipe = Recipe { environment: self.environment.of(host.target()), release, values: &values, durable: true };
+        match remote::check_once(host, &recipe).await {
+            Ok(why) => why.map(|why| format!("its check fails: {why}")),
+            // What is wrong is told where the host is switched.
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    /// Says who goes first, where that is not everybody.
+    pub(super) fn tell_unwell(&self, health: &Health, ready: &[Member]) {
+        let mut by_reason: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for member in ready {
+            if let Some(why) = health.unwell.get(member.host.name()) {
+                by_reason.entry(why).or_default().push(member.host.name().to_owned());
+            }
+        }
+        if by_reason.values().map(Vec::len).sum::<usize>() == ready.len() {
+            return;
+        }
+        for (why, hosts) in by_reason {
+            let message = format!("{} before the others: {why}", if hosts.len() == 1 { "goes" } else { "go" });
+            let (severity, code) = (Severity::Note, "unwell".to_owned());
+            self.events.emit(Event::Diagnostic { severity, code, message, hosts, evidence: Vec::new(), state: None, help: Vec::new() });
+        }
+    }
+
+    pub(super) fn too_few_healthy(&self) -> String {
+        format!("to go on would leave fewer than {} hosts that are well (`min-healthy`)", self.limits().least_healthy)
+    }
+}
