@@ -258,6 +258,9 @@ pub struct Deploy {
     /// Wait for a lock instead of failing.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub wait_lock: Option<Duration>,
+    /// Deploy although no deploy window is open.
+    #[arg(long)]
+    pub outside_window: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -62,3 +62,5 @@ pub mod recipe;
 pub mod release;
 /// Paths, digests and manifests of trees.
 pub mod tree;
+/// Deploy windows: when an environment may be deployed to.
+pub mod window;

@@ -14,6 +14,7 @@ use crate::command::locks;
 use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::scene::{self, Ended, Scene};
+use crate::command::windows;
 use crate::config::environment::{Environment, OnUnreachable};
 use crate::error::Error;
 use crate::event::{Event, Events, Severity, Status, Step};
@@ -41,8 +42,10 @@ pub async fn deploy(common: &Common, args: &cli::Deploy) -> Result<Exit, Error> 
     let scene = Scene::set(common, &scene::deploy_overrides(common, args)).await?;
     let directory = args.what.tree.as_ref().map(|tree| tree.display().to_string());
     let what = directory.as_deref().or(args.what.rev.as_deref()).or(scene.environment.rev.as_deref());
+    windows::insist(&scene.environment, args.outside_window, &again(&scene.environment, &args.what))?;
     consent(common, &scene.environment, "Deploy", what)?;
     let (events, reporter) = scene.start(common, "deploy");
+    windows::tell_outside(&scene.environment, &events);
     let interrupt = Interrupt::listen(STOPPING);
     let hosts = scene.environment.targets.len();
     let deploy = Deploy { scene: &scene, environment: &scene.environment, events: &events, interrupt, args };
@@ -321,15 +324,19 @@ impl Deploy<'_> {
         });
     }
 
-    /// What to type to deploy the same again.
     fn again(&self) -> String {
-        let What { rev, tree, .. } = &self.args.what;
-        let tree = tree.iter().map(|tree| format!(" --tree {}", tree.display()));
-        let rev = rev.iter().map(|rev| format!(" --rev {rev}"));
-        tree.chain(rev).fold(format!("deployer deploy -e {}", self.environment.name), |command, flag| command + &flag)
+        again(self.environment, &self.args.what)
     }
 
     fn serving(&self, verb: &str, hosts: &[Host]) -> String {
         outcome::serving(&self.environment.name, verb, &fleet::live(hosts))
     }
+}
+
+/// What to type to deploy the same again.
+fn again(environment: &Environment, what: &What) -> String {
+    let What { rev, tree, .. } = what;
+    let tree = tree.iter().map(|tree| format!(" --tree {}", tree.display()));
+    let rev = rev.iter().map(|rev| format!(" --rev {rev}"));
+    tree.chain(rev).fold(format!("deployer deploy -e {}", environment.name), |command, flag| command + &flag)
 }

@@ -26,6 +26,7 @@ mod scene;
 mod setup;
 mod status;
 mod sudoers;
+mod windows;
 
 use std::io::Write;
 

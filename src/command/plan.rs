@@ -8,6 +8,7 @@ use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::print;
 use crate::command::scene::Scene;
+use crate::command::windows;
 use crate::config::Overrides;
 use crate::config::environment::{Build, Environment, Hook, HookPlace, Moment, Network, Target};
 use crate::error::Error;
@@ -102,6 +103,10 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, force: boo
                 fix: Some(format!("deployer deploy -e {} --wait-lock 15m", environment.name)),
             });
         }
+    }
+    if let Some(closed) = windows::closed(environment, jiff::Timestamp::now()) {
+        let what = format!("{}: {}", closed.what, closed.opens);
+        blockers.push(Blocker { hosts: Vec::new(), what, fix: None });
     }
     let mut from: Vec<&str> = plans.iter().filter_map(|plan| plan.live_commit.as_deref()).collect();
     from.sort_unstable();

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::config::quantity::Amount;
 use crate::op::Command;
 use crate::tree::TreePath;
+use crate::window::Window;
 
 /// An absolute path on a host, of characters that need no quoting anywhere: letters, digits and `/._-+@`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +83,8 @@ pub struct Environment {
     /// Hosts of the environment that the selectors left out: a run does not touch them.
     pub left_out: usize,
     pub parallel: usize,
+    /// When it may be deployed to; none is at any time.
+    pub windows: Vec<Window>,
     pub connect: Connect,
     /// Where `deploy.toml` lies: relative local paths start there.
     pub directory: PathBuf,

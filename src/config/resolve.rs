@@ -15,6 +15,7 @@ use super::node::{Node, Place, Table, Value};
 use super::placeholders::{self, PlaceholderError};
 use super::quantity::{self, Amount};
 use crate::tree::TreePath;
+use crate::window::{Window, WindowError};
 
 /// What the values of one environment are read from.
 pub struct Reader<'a> {
@@ -68,6 +69,7 @@ impl Reader<'_> {
             pause: self.duration(&["pause"])?,
             left_out: 0,
             parallel: self.number(&["parallel"])?,
+            windows: self.windows()?,
             connect: self.connect()?,
             directory: self.directory.to_owned(),
         })
@@ -285,6 +287,17 @@ impl Reader<'_> {
             waves.push(all);
         }
         Ok(waves)
+    }
+
+    fn windows(&self) -> Result<Vec<Window>, Fault> {
+        let parse = |node: &Node| {
+            let text = node.text().unwrap_or_default();
+            text.parse().map_err(|error: WindowError| {
+                Fault::new(&node.place, format!("`{text}` is not a deploy window"), error.to_string())
+                    .help("write `window = [\"mon-thu 09:00-16:00 Europe/Berlin\"]`")
+            })
+        };
+        self.list(&["window"]).iter().map(parse).collect()
     }
 
     fn connect(&self) -> Result<Connect, Fault> {

@@ -87,6 +87,7 @@ macro_rules! settings {
             key("check", Shape::Table(&CHECK)),
             key("confirm-within", Shape::Duration),
             key("waves", Shape::Shares),
+            key("window", Shape::Texts),
             key("max-failures", Shape::Share),
             key("on-failure", Shape::Choice(&["rollback", "stop", "continue"])),
             key("on-unreachable", Shape::Choice(&["fail", "skip"])),

@@ -13,6 +13,7 @@ pub use control::random_name;
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, UTIME_OMIT};
@@ -22,6 +23,8 @@ use rustix::io::Errno;
 const LONGEST: usize = 4000;
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const SET_GROUP_ID: u32 = 0o2000;
+/// What the kernel tells of a directory at once: several hundred names.
+const LISTING: usize = 32 * 1024;
 
 /// A held directory.
 #[derive(Debug)]
@@ -112,6 +115,19 @@ impl Dir {
         Ok((dir, is_new))
     }
 
+    /// Makes `name` if it is not there, with exactly `mode`, and does not hold it.
+    pub fn ensure_dir(&self, name: impl AsRef<[u8]>, mode: u32) -> io::Result<()> {
+        let name = name.as_ref();
+        check(name)?;
+        match rustix::fs::mkdirat(&self.fd, name, Mode::from_raw_mode(mode)) {
+            // Opening costs several times what looking does, and is needed only where the umask or an access list cut the mode.
+            Ok(()) if self.stat(name)?.mode & !SET_GROUP_ID == mode => Ok(()),
+            Ok(()) => exact_mode(self.open_dir(name)?, mode),
+            Err(Errno::EXIST) => self.open_dir(name).map(drop),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Makes what is missing of `rel`, each directory with exactly `mode` whatever the umask.
     pub fn make_dirs(&self, rel: impl AsRef<[u8]>, mode: u32) -> io::Result<Self> {
         let rel = rel.as_ref();
@@ -147,7 +163,13 @@ impl Dir {
 
     /// Creates a file that must not be there, and leaves it to `finish_file` to see whether the umask cut its mode.
     pub fn create_about(&self, rel: impl AsRef<[u8]>, mode: u32) -> io::Result<File> {
-        Ok(self.open(rel.as_ref(), OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(mode))?.into())
+        let (rel, flags, mode) = (rel.as_ref(), OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, Mode::from_raw_mode(mode));
+        if rel.contains(&b'/') {
+            return Ok(self.open(rel, flags, mode)?.into());
+        }
+        // One name that must be new cannot lead out of here, and `openat2` costs more.
+        check(rel)?;
+        Ok(rustix::fs::openat(&self.fd, rel, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, mode)?.into())
     }
 
     /// Opens a file to append to it, and creates it where it is missing.
@@ -217,14 +239,23 @@ impl Dir {
 
     /// Lists the names in this directory, sorted.
     pub fn names(&self) -> io::Result<Vec<Vec<u8>>> {
+        // Whoever holds this directory too shares the place in it that was read up to.
+        let fd = rustix::fs::openat(&self.fd, ".", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Self { fd }.names_once()
+    }
+
+    /// Lists the names in a directory that was just opened, sorted: a second time there would be none.
+    pub fn names_once(&self) -> io::Result<Vec<Vec<u8>>> {
+        let mut buffer = [MaybeUninit::uninit(); LISTING];
         let mut names = Vec::new();
-        for entry in rustix::fs::Dir::read_from(&self.fd)? {
+        let mut listing = rustix::fs::RawDir::new(&self.fd, &mut buffer);
+        while let Some(entry) = listing.next() {
             let name = entry?.file_name().to_bytes().to_vec();
             if name != b"." && name != b".." {
                 names.push(name);
             }
         }
-        names.sort();
+        names.sort_unstable();
         Ok(names)
     }
 

@@ -3,7 +3,7 @@
 //! is its tests.
 
 use std::collections::VecDeque;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,8 @@ use crate::wire::{self, BEAT_MS, FrameKind, FromHelper, WINDOW, frame};
 
 /// Bytes of stream data that wait for the writer, of all streams together.
 const QUEUE: usize = 1024 * 1024;
+/// How often at most a request tells how far it came.
+const PROGRESS: Duration = Duration::from_millis(100);
 
 /// The way out: what waits to be written, and whether anybody can still read it.
 #[derive(Default)]
@@ -183,6 +185,8 @@ struct Flow {
     consumed: u64,
     ended: bool,
     stopped: bool,
+    /// When the peer was told last how far this came.
+    told: Option<Instant>,
 }
 
 impl Request {
@@ -270,8 +274,15 @@ impl Request {
         self.pipe.data(FrameKind::End, self.id, &[]);
     }
 
-    /// Tells how far the request came.
+    /// Tells how far the request came, unless it was told just now: each message wakes four processes.
     pub fn progress(&self, done: u64) {
+        let mut flow = hold(&self.flow);
+        let now = Instant::now();
+        if flow.told.is_some_and(|told| now.duration_since(told) < PROGRESS) {
+            return;
+        }
+        flow.told = Some(now);
+        drop(flow);
         self.pipe.message(&FromHelper::Progress { id: self.id, done });
     }
 
@@ -323,18 +334,23 @@ impl Input<'_> {
     }
 }
 
-impl Read for Input<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.at == self.piece.len() {
-            if buffer.is_empty() || !self.next()? {
-                return Ok(0);
-            }
-        }
-        let rest = self.piece.get(self.at..).unwrap_or_default();
-        let count = rest.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&rest[..count]);
+impl BufRead for Input<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.at == self.piece.len() && self.next()? {}
+        Ok(self.piece.get(self.at..).unwrap_or_default())
+    }
+
+    fn consume(&mut self, count: usize) {
         self.at += count;
         self.grant(count as u64);
+    }
+}
+
+impl Read for Input<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut rest = if buffer.is_empty() { &[] } else { self.fill_buf()? };
+        let count = rest.read(buffer)?;
+        self.consume(count);
         Ok(count)
     }
 }

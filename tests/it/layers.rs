@@ -9,7 +9,7 @@ const LAYERS: [(&str, &[&str]); 4] = [
     ("edge", &["main", "cli", "command", "report"]),
     ("work", &["fleet", "host", "inventory", "rollout", "stage"]),
     ("doors", &["git", "sandbox", "session", "shelf", "walk", "wire"]),
-    ("words", &["config", "error", "event", "exit", "figures", "op", "plan", "recipe", "release", "tree"]),
+    ("words", &["config", "error", "event", "exit", "figures", "op", "plan", "recipe", "release", "tree", "window"]),
 ];
 
 /// A file of `src/`, without its tests and comments.

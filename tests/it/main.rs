@@ -65,3 +65,4 @@ mod status;
 mod upkeep;
 mod waves;
 mod whole;
+mod windows;

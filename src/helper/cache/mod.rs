@@ -10,7 +10,7 @@ mod proofs;
 mod supply;
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -125,7 +125,7 @@ fn lock(dir: &Dir, directory: &str, request: &Request) -> Result<std::fs::File, 
 }
 
 /// Reads a list that arrives compressed.
-fn receive(stream: impl Read, size: u64) -> Result<Manifest, Failure> {
+fn receive(stream: impl BufRead, size: u64) -> Result<Manifest, Failure> {
     if size > LIMIT {
         return Err(failure::new(Code::Protocol, format!("a list of {size} bytes, where {LIMIT} are the most")));
     }

@@ -1,6 +1,6 @@
 //! Writes content into a directory that was compared: aside first, verified, synced, then named by one rename.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 
 use super::compare::parent;
 use super::{Begun, lock, open_for_writing};
@@ -46,12 +46,12 @@ pub fn supply(helper: &Helper, begun: &Begun, request: &Request, directory: &str
 }
 
 /// The content of one file out of the stream of all.
-struct Arriving<'a, R: Read> {
+struct Arriving<'a, R: BufRead> {
     unpack: &'a mut Unpack<R>,
     left: u64,
 }
 
-impl<R: Read> Read for Arriving<'_, R> {
+impl<R: BufRead> Read for Arriving<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if count == 0 {

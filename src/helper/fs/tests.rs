@@ -121,12 +121,17 @@ fn modes_do_not_depend_on_the_umask() {
         let before = rustix::process::umask(Mode::from_raw_mode(umask));
         let name = |what: &str| format!("{what}-{umask:o}");
         root.dir.make_dirs(format!("{}/inner", name("dir")), 0o755).unwrap();
+        root.dir.ensure_dir(name("bare"), 0o755).unwrap();
+        let file = root.dir.create_about(name("about"), 0o644).unwrap();
+        assert_eq!(super::finish_file(&file, 0o644, 0).unwrap().mode, 0o644);
         root.dir.create_file(name("file"), 0o755).unwrap();
         root.dir.open_append(name("append"), 0o644).unwrap();
         root.dir.replace(name("control"), b"", 0o644).unwrap();
         rustix::process::umask(before);
         assert_eq!(mode(dir.path().join(name("dir"))), 0o755);
         assert_eq!(mode(dir.path().join(name("dir")).join("inner")), 0o755);
+        assert_eq!(mode(dir.path().join(name("bare"))), 0o755);
+        assert_eq!(mode(dir.path().join(name("about"))), 0o644);
         assert_eq!(mode(dir.path().join(name("file"))), 0o755);
         assert_eq!(mode(dir.path().join(name("append"))), 0o644);
         assert_eq!(mode(dir.path().join(name("control"))), 0o644);
@@ -139,6 +144,40 @@ fn a_directory_made_below_a_set_group_id_one_keeps_the_bit() {
     std::fs::set_permissions(dir.path().join("shared"), std::fs::Permissions::from_mode(0o2775)).unwrap();
     root.dir.make_dirs("shared/var", 0o775).unwrap();
     assert_eq!(mode(dir.path().join("shared/var")), 0o2775);
+    root.dir.open_dir("shared").unwrap().ensure_dir("log", 0o775).unwrap();
+    assert_eq!(mode(dir.path().join("shared/log")), 0o2775);
+}
+
+#[test]
+fn what_is_new_takes_the_place_of_nothing() {
+    let (dir, root) = root();
+    std::fs::write(dir.path().join("file"), "old").unwrap();
+    symlink("file", dir.path().join("link")).unwrap();
+    symlink("shared", dir.path().join("way")).unwrap();
+    for name in ["file", "link", "way"] {
+        assert_eq!(root.dir.create_about(name, 0o644).unwrap_err().kind(), io::ErrorKind::AlreadyExists, "{name}");
+        assert!(root.dir.ensure_dir(name, 0o755).is_err(), "{name}");
+    }
+    for name in ["", ".", "..", "way/x"] {
+        assert!(root.dir.create_about(name, 0o644).is_err(), "{name}");
+    }
+    root.dir.ensure_dir("shared", 0o755).unwrap();
+    assert_eq!(std::fs::read(dir.path().join("file")).unwrap(), b"old");
+}
+
+#[test]
+fn all_names_are_listed_and_again_by_whoever_holds_the_same_directory() {
+    let (dir, root) = root();
+    let long = "n".repeat(200);
+    let mut expected: Vec<Vec<u8>> = (0..1000).map(|at| format!("{long}-{at}").into_bytes()).collect();
+    expected.sort();
+    let inner = root.dir.make_dirs("many", 0o755).unwrap();
+    for name in &expected {
+        std::fs::write(dir.path().join("many").join(std::str::from_utf8(name).unwrap()), "").unwrap();
+    }
+    let held = inner.try_clone().unwrap();
+    assert!(inner.names().unwrap() == expected && held.names().unwrap() == expected);
+    assert!(held.names_once().unwrap() == expected);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! after an interruption, it goes on with what lies there and proves to be whole.
 
 use std::collections::HashSet;
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 
 use super::copy::{self, Copier};
 use super::crew::{self, Cursor};
@@ -25,7 +25,7 @@ pub const MODE: u32 = 0o755;
 const MODE_WITH_GROUP: u32 = 0o750;
 
 /// Begins `begin.release`. `gid` is that of `begin.group`. Tells what the host lacks; when that is nothing, the release is uploaded.
-pub fn begin(root: &Root, memory: &Memory, begin: &Begin, gid: Option<u32>, stream: impl Read) -> Result<Begun, Failure> {
+pub fn begin(root: &Root, memory: &Memory, begin: &Begin, gid: Option<u32>, stream: impl BufRead) -> Result<Begun, Failure> {
     let release = &begin.release.id;
     let manifest = receive(root, begin, stream)?;
     let scan = records::scan(root).map_err(|error| failure::io("read", layout::RECORDS, &error))?;
@@ -109,7 +109,7 @@ pub fn missing(stored: &Stored) -> Vec<(u32, u32)> {
     ranges
 }
 
-fn receive(root: &Root, begin: &Begin, stream: impl Read) -> Result<Manifest, Failure> {
+fn receive(root: &Root, begin: &Begin, stream: impl BufRead) -> Result<Manifest, Failure> {
     let malformed = |why: String| failure::new(Code::Protocol, format!("the manifest cannot be used: {why}"));
     let (ManifestSource::Whole { size } | ManifestSource::Delta { size, .. }) = &begin.source;
     if *size > LIMIT {
@@ -266,7 +266,7 @@ pub fn make_directories(release: &ReleaseId, dir: &Dir, manifest: &Manifest) -> 
     for path in survey::directories(manifest) {
         cursor
             .enter(path)
-            .and_then(|(parent, name)| parent.make_dir(name, MODE))
+            .and_then(|(parent, name)| parent.ensure_dir(name, MODE))
             .map_err(|error| failure::io("make", shown(release, path), &error))?;
     }
     Ok(())

@@ -5,7 +5,7 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{BufRead, Write};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use super::begin::{complete, missing};
@@ -47,7 +47,7 @@ struct Report {
 }
 
 /// Writes the content of one stream into a begun release. Calls `progress` with the unpacked bytes taken so far.
-pub fn content(root: &Root, memory: &Memory, content: &Content, stream: impl Read, progress: &dyn Fn(u64)) -> Result<Written, Failure> {
+pub fn content(root: &Root, memory: &Memory, content: &Content, stream: impl BufRead, progress: &dyn Fn(u64)) -> Result<Written, Failure> {
     let release = &content.release;
     let mut record = record(root, release)?;
     match record.state {
@@ -89,7 +89,7 @@ fn receive(
     release: &ReleaseId,
     dir: &Dir,
     stored: &Stored,
-    (stream, size): (impl Read, u64),
+    (stream, size): (impl BufRead, u64),
     progress: &dyn Fn(u64),
 ) -> (Vec<(usize, Stamp)>, Result<(), Failure>) {
     if size == 0 {
@@ -135,13 +135,13 @@ struct Desk<'a> {
 }
 
 impl Desk<'_> {
-    fn deal(&mut self, stream: impl Read, size: u64) -> Result<(), Failure> {
+    fn deal(&mut self, stream: impl BufRead, size: u64) -> Result<(), Failure> {
         let dealt = self.deal_files(stream, size);
         // What arrived whole before a connection was lost need not come again.
         dealt.and(self.flush())
     }
 
-    fn deal_files(&mut self, stream: impl Read, size: u64) -> Result<(), Failure> {
+    fn deal_files(&mut self, stream: impl BufRead, size: u64) -> Result<(), Failure> {
         let mut unpack = Unpack::new(stream, size)?;
         let mut missing: HashSet<usize> = self.stored.unproven().into_iter().collect();
         while unpack.left() > 0 {
@@ -166,7 +166,7 @@ impl Desk<'_> {
         unpack.finish()
     }
 
-    fn small(&mut self, index: usize, size: usize, unpack: &mut Unpack<impl Read>) -> Result<(), Failure> {
+    fn small(&mut self, index: usize, size: usize, unpack: &mut Unpack<impl BufRead>) -> Result<(), Failure> {
         if self.bytes.len() + size > BUFFER || self.batch.len() >= BATCH {
             self.flush()?;
         }
@@ -185,7 +185,7 @@ impl Desk<'_> {
         buffer
     }
 
-    fn large(&mut self, index: usize, wanted: &Wanted, unpack: &mut Unpack<impl Read>) -> Result<(), Failure> {
+    fn large(&mut self, index: usize, wanted: &Wanted, unpack: &mut Unpack<impl BufRead>) -> Result<(), Failure> {
         self.flush()?;
         self.send(Work::Large(index))?;
         let mut left = wanted.size;

@@ -51,9 +51,15 @@ pub fn survey(release: &ReleaseId, dir: &Dir, stored: &Stored) -> Result<Survey,
 
 fn list(release: &ReleaseId, dir: &Dir, path: &[u8]) -> Result<Vec<(Vec<u8>, Stat)>, Failure> {
     let read = || {
-        let inner = if path.is_empty() { dir.try_clone()? } else { dir.open_dir(path)? };
-        let mut found = Vec::new();
-        for name in inner.names()? {
+        let (inner, names) = if path.is_empty() {
+            (dir.try_clone()?, dir.names()?)
+        } else {
+            let inner = dir.open_dir(path)?;
+            let names = inner.names_once()?;
+            (inner, names)
+        };
+        let mut found = Vec::with_capacity(names.len());
+        for name in names {
             let stat = inner.stat(&name)?;
             found.push((if path.is_empty() { name } else { [path, b"/", &name].concat() }, stat));
         }

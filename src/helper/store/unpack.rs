@@ -1,6 +1,6 @@
 //! What arrives compressed: one zstd frame whose decompressed size was declared, and is the limit.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 
 use crate::failure;
 use crate::op::{Code, Failure};
@@ -9,14 +9,14 @@ use crate::op::{Code, Failure};
 const WINDOW_LOG: u32 = 27;
 
 /// Reads the content of one frame, never beyond the declared size.
-pub struct Unpack<R: Read> {
-    decoder: zstd::Decoder<'static, io::BufReader<R>>,
+pub struct Unpack<R: BufRead> {
+    decoder: zstd::Decoder<'static, R>,
     left: u64,
 }
 
-impl<R: Read> Unpack<R> {
+impl<R: BufRead> Unpack<R> {
     pub fn new(stream: R, size: u64) -> Result<Self, Failure> {
-        let mut decoder = zstd::Decoder::new(stream).map_err(|error| broken(&error))?.single_frame();
+        let mut decoder = zstd::Decoder::with_buffer(stream).map_err(|error| broken(&error))?.single_frame();
         decoder.window_log_max(WINDOW_LOG).map_err(|error| broken(&error))?;
         Ok(Self { decoder, left: size })
     }
@@ -49,7 +49,7 @@ impl<R: Read> Unpack<R> {
 }
 
 /// Reads a whole frame. Memory grows with what arrives, not with what was declared.
-pub fn whole(stream: impl Read, size: u64) -> Result<Vec<u8>, Failure> {
+pub fn whole(stream: impl BufRead, size: u64) -> Result<Vec<u8>, Failure> {
     const STEP: u64 = 1024 * 1024;
     let mut unpack = Unpack::new(stream, size)?;
     let mut bytes = Vec::new();
