@@ -7,6 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::exec::{self, Output};
+use crate::faults::{self, Bug};
 use crate::fs::FileKind;
 use crate::helper::{Helper, clock};
 use crate::journal::JournalEvent;
@@ -24,6 +25,10 @@ const REVERT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What the history calls a confirmation.
 const CONFIRMED: &str = "confirmed";
+/// What it calls a release that was put back; `from` names it.
+const REVERTED: &str = "reverted";
+/// What it calls the beginning of a switch.
+const STARTED: &str = "activation-started";
 
 /// The process that puts an unconfirmed release back when nobody else does.
 #[derive(Debug)]
@@ -43,7 +48,7 @@ pub fn activate(helper: &Helper, lock: &Lock, op: &Activate, request: &Request) 
     let root = helper.root()?;
     let mut record = sealed(&root, &op.release)?;
     let from = current::release(&root)?;
-    if from != op.expect {
+    if from != op.expect && !faults::has(Bug::NoCompare) {
         return Err(superseded(&root, op.expect.as_ref(), from.as_ref()));
     }
     if from.as_ref() != Some(&op.release) {
@@ -55,7 +60,7 @@ pub fn activate(helper: &Helper, lock: &Lock, op: &Activate, request: &Request) 
         settle(&root, &other.to, &Verdict::PutBack("another release was activated".into()))?;
     }
     if from.as_ref() != Some(&op.release) {
-        note_begun(&root, lock, "activation-started", &op.release, from.as_ref())?;
+        note_begun(&root, lock, STARTED, &op.release, from.as_ref())?;
         begin(helper, &root, lock, &recover::intent(lock, from.clone(), op.release.clone(), op.confirm_within_ms))?;
         current::switch(&root, Some(&op.release))?;
         record.state = State::Active;
@@ -129,7 +134,7 @@ fn bring_up(helper: &Helper, op: &Activate, request: &Request, output: &mut Outp
 pub fn confirm(helper: &Helper, lock: &Lock, release: &ReleaseId) -> Result<(), Failure> {
     let root = helper.root()?;
     let live = current::release(&root)?;
-    if live.as_ref() != Some(release) {
+    if live.as_ref() != Some(release) && !faults::has(Bug::ConfirmsAnything) {
         return Err(superseded(&root, Some(release), live.as_ref()));
     }
     let record = sealed(&root, release)?;
@@ -137,22 +142,29 @@ pub fn confirm(helper: &Helper, lock: &Lock, release: &ReleaseId) -> Result<(), 
         return Ok(());
     }
     let again = record.confirmed.is_some();
+    if faults::has(Bug::IntentGoneFirst) {
+        recover::drop_intent(&root)?;
+    }
     save(&root, &Record { state: State::Confirmed, confirmed: Some(clock()), reason: None, ..record.clone() })?;
-    finish_confirm(helper, &root, lock, release)?;
+    retire_others(helper, &root, release)?;
     tell_confirmed(&root, lock, &record, &lock.run.by, again);
-    Ok(())
+    recover::drop_intent(&root)
 }
 
 /// Does what a confirmation that was recorded still lacks: the run that recorded it ended there.
 pub fn confirm_recorded(helper: &Helper, root: &Root, lock: &Lock, release: &ReleaseId, by: &str) -> Result<(), Failure> {
-    finish_confirm(helper, root, lock, release)?;
-    let told = |event: &JournalEvent| event.what == CONFIRMED && event.release.as_ref() == Some(release);
+    retire_others(helper, root, release)?;
     // The record has the time of this confirmation already; only the history knows whether there was one before.
-    let again = journal::read(root).is_ok_and(|events| events.iter().any(told));
-    if let Some(record) = read_record(root, release)? {
-        tell_confirmed(root, lock, &record, by, again);
+    let events = journal::read(root).unwrap_or_default();
+    let last = |what: &str| events.iter().rposition(|event| event.what == what && event.release.as_ref() == Some(release));
+    let confirmed = last(CONFIRMED);
+    // It may have been told already, and a revert that was cut off at its beginning looks the same.
+    if confirmed <= last(STARTED)
+        && let Some(record) = read_record(root, release)?
+    {
+        tell_confirmed(root, lock, &record, by, confirmed.is_some());
     }
-    Ok(())
+    recover::drop_intent(root)
 }
 
 /// Writes a confirmation into the logs, for people. It holds, whether or not they can be written.
@@ -162,8 +174,9 @@ fn tell_confirmed(root: &Root, lock: &Lock, record: &Record, by: &str, again: bo
     let _ = note(root, lock, CONFIRMED, Some(&record.release.id), record.previous.as_ref(), detail);
 }
 
-/// Does what follows the record of a confirmation: the dead man is called off, the others are retired, the intent is gone.
-fn finish_confirm(helper: &Helper, root: &Root, _lock: &Lock, release: &ReleaseId) -> Result<(), Failure> {
+/// Does what follows the record of a confirmation: the dead man is called off, the others are retired. The intent goes last, when all
+/// was told: whoever finds it does the rest.
+fn retire_others(helper: &Helper, root: &Root, release: &ReleaseId) -> Result<(), Failure> {
     disarm(helper);
     for record in all_records(root)?.into_iter().filter(|record| record.release.id != *release) {
         match record.state {
@@ -173,7 +186,7 @@ fn finish_confirm(helper: &Helper, root: &Root, _lock: &Lock, release: &ReleaseI
             State::Uploading | State::Uploaded | State::Building | State::Sealed | State::Retired | State::Failed | State::Bad => {}
         }
     }
-    recover::drop_intent(root)
+    Ok(())
 }
 
 /// Puts back what was live before `release` and runs its activation again.
@@ -212,6 +225,10 @@ pub fn put_back(
         mark(root, release, State::Active, None)?;
     }
     current::switch(root, target.as_ref())?;
+    if faults::has(Bug::SettlesFirst) {
+        settle(root, release, verdict)?;
+        recover::drop_intent(root)?;
+    }
     let began = Instant::now();
     let outcome = activate_again(helper, &records, record, target.as_ref(), output)?;
     if matches!(&outcome, ActivationOutcome::CommandFailed(exited) if exited.end == End::Stopped) {
@@ -221,13 +238,23 @@ pub fn put_back(
     if let Some(retired) = records.iter().find(|record| Some(&record.release.id) == target.as_ref() && record.state == State::Retired) {
         save(root, &Record { state: State::Confirmed, ..retired.clone() })?;
     }
+    if !is_told_reverted(root, release) {
+        let (Verdict::Bad(reason) | Verdict::PutBack(reason)) = verdict;
+        let _ = note(root, lock, REVERTED, target.as_ref(), Some(release), Some(reason.clone()));
+    }
     // Only now: a release that is still recorded as active has its successor activated again by recovery.
     settle(root, release, verdict)?;
     disarm(helper);
     recover::drop_intent(root)?;
-    let (Verdict::Bad(reason) | Verdict::PutBack(reason)) = verdict;
-    let _ = note(root, lock, "reverted", target.as_ref(), Some(release), Some(reason.clone()));
     Ok(Activated { from: Some(release.clone()), to: target, outcome, activation_ms: millis(began), check_ms: 0 })
+}
+
+/// Tells whether the history knows already that a release was put back since it was made live last: who began that may have ended there.
+fn is_told_reverted(root: &Root, release: &ReleaseId) -> bool {
+    let events = journal::read(root).unwrap_or_default();
+    let started = |event: &JournalEvent| event.what == STARTED && event.release.as_ref() == Some(release);
+    let reverted = |event: &JournalEvent| event.what == REVERTED && event.from.as_ref() == Some(release);
+    events.iter().rposition(reverted) > events.iter().rposition(started)
 }
 
 /// Says that nothing is left to put back to.
@@ -242,6 +269,9 @@ fn revert_target(
     before: Option<ReleaseId>,
     is_there: impl Fn(&ReleaseId) -> bool,
 ) -> Result<Option<ReleaseId>, NoTarget> {
+    if faults::has(Bug::RelativeRollback) {
+        return Ok(records.iter().rev().map(|record| record.release.id.clone()).find(|id| id != release));
+    }
     let Some(before) = before else { return Ok(None) };
     let bad = |id: &ReleaseId| records.iter().any(|record| record.release.id == *id && !record.state.is_sealed());
     if is_there(&before) && !bad(&before) {
@@ -368,7 +398,11 @@ fn millis(since: Instant) -> u64 {
 }
 
 fn is_there(root: &Root, id: &ReleaseId) -> bool {
-    root.dir.stat(layout::release(id)).is_ok_and(|stat| stat.kind == FileKind::Directory)
+    match root.dir.stat(layout::release(id)) {
+        Ok(stat) => stat.kind == FileKind::Directory,
+        // Only what is known to be gone is: another release must not be taken for it because of an error that passes.
+        Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+    }
 }
 
 fn all_records(root: &Root) -> Result<Vec<Record>, Failure> {
@@ -390,7 +424,7 @@ fn save_whole(root: &Root, record: &Record) -> Result<(), Failure> {
 /// Reads the record of a release that may be live.
 fn sealed(root: &Root, id: &ReleaseId) -> Result<Record, Failure> {
     let record = read_record(root, id)?.ok_or_else(|| failure::new(Code::NotFound, format!("`{id}` is not a release of this host")))?;
-    if !record.state.is_sealed() {
+    if !record.state.is_sealed() && !faults::has(Bug::SwitchBeforeSeal) {
         let reason = record.reason.as_deref().map_or_else(String::new, |reason| format!(": {reason}"));
         return Err(failure::new(Code::NotSealed, format!("`{id}` is {:?}, not sealed{reason}", record.state).to_lowercase()));
     }

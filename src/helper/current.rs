@@ -17,10 +17,18 @@ pub fn read(root: &Root) -> io::Result<Current> {
         Ok(stat) if stat.kind != FileKind::Link => return Ok(Current::NotLink),
         Ok(_) => root.dir.read_link(layout::CURRENT)?,
     };
-    let id = release_of(&target, root.path.as_bytes()).or_else(|| release_of(&target, &root.real_path().ok()?));
-    let there = |id: &ReleaseId| root.dir.stat(layout::release(id)).is_ok_and(|stat| stat.kind == FileKind::Directory);
+    let id = match release_of(&target, root.path.as_bytes()) {
+        None => release_of(&target, &root.real_path()?),
+        known => known,
+    };
+    let there = |id: &ReleaseId| match root.dir.stat(layout::release(id)) {
+        Ok(stat) => Ok(stat.kind == FileKind::Directory),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        // It may be there: whoever took it for gone would put back what is not live.
+        Err(error) => Err(error),
+    };
     Ok(match id {
-        Some(id) if there(&id) => Current::Release(id),
+        Some(id) if there(&id)? => Current::Release(id),
         Some(_) => Current::Elsewhere { target: Shown(&target).to_string(), dangling: true },
         None => Current::Elsewhere { dangling: leads_nowhere(root), target: Shown(&target).to_string() },
     })

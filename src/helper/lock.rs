@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 use crate::failure;
+use crate::faults::{self, Bug};
 use crate::fs::{set_mtime, stat_of};
 use crate::helper::clock;
 use crate::op::{Code, Failure, Hold, LockState, Locked, RunInfo};
@@ -53,6 +54,9 @@ pub fn acquire(root: &Root, run: &RunInfo) -> Result<Result<Lock, Locked>, Failu
     if let Some(hold) = hold_record(root) {
         return Ok(Err(Locked::Held(hold)));
     }
+    if faults::has(Bug::SweepBeforeLock) {
+        let _ = sweep(root);
+    }
     let file = match try_flock(root)? {
         Ok(file) => file,
         Err(busy) => return Ok(Err(busy)),
@@ -60,6 +64,9 @@ pub fn acquire(root: &Root, run: &RunInfo) -> Result<Result<Lock, Locked>, Failu
     // Whoever froze the host meanwhile held the lock for it.
     if let Some(hold) = hold_record(root) {
         return Ok(Err(Locked::Held(hold)));
+    }
+    if faults::has(Bug::UnlockBeforeWrite) {
+        let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
     }
     // First of all: on a full disk nothing else makes room for what is written next.
     let stays = sweep(root);
@@ -194,7 +201,7 @@ fn open(root: &Root) -> Result<File, Failure> {
 }
 
 fn raise_epoch(root: &Root, file: File, run: &RunInfo) -> Result<Lock, Failure> {
-    let epoch = read_epoch(root)?.saturating_add(1);
+    let epoch = read_epoch(root)?.saturating_add(u64::from(!faults::has(Bug::EpochStays)));
     let text = format!("{epoch}\n");
     // Whoever could still act under an older epoch ends with this boot, so it need not survive it; but it must stay readable.
     root.dir.replace_whole(layout::EPOCH, text.as_bytes(), 0o600).map_err(|error| failure::io("write", layout::EPOCH, &error))?;

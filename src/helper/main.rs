@@ -10,6 +10,7 @@ mod dispatch;
 mod exec;
 mod facts;
 mod failure;
+mod faults;
 mod freeze;
 mod fs;
 mod health;
@@ -75,7 +76,9 @@ fn shield() {
     rustix::process::umask(rustix::fs::Mode::empty());
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     let _ = rustix::process::setrlimit(Resource::Core, none);
-    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    if !faults::is_traced() {
+        let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
+    }
     // Processes that a build leaves behind become ours, so that they can be found and ended.
     let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use rustix::io::Errno;
 use serde::Deserialize;
 
 use crate::release::{FORMAT, Record, ReleaseId, layout};
@@ -11,14 +12,26 @@ use crate::root::Root;
 const LIMIT: u64 = 1024 * 1024;
 
 /// Everything in `.deployer/rel`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub struct Scan {
     /// Sorted by sequence.
     pub records: Vec<Record>,
     /// File names, shown safely, with what is wrong with them.
     pub unreadable: Vec<(String, String)>,
+    /// The first error that says nothing of the record itself: the next time it may be read.
+    failed: Option<io::Error>,
     /// The highest format of any record, where that is above ours: nothing may be written then.
     pub newer_format: Option<u32>,
+}
+
+impl Scan {
+    /// Gives it back if every record was read that can be. Who decides by what is not there has to know that it is not.
+    pub fn sure(self) -> io::Result<Self> {
+        match self.failed {
+            Some(error) => Err(error),
+            None => Ok(self),
+        }
+    }
 }
 
 /// All that is asked of a record before its format is known.
@@ -43,15 +56,19 @@ pub fn scan(root: &Root) -> io::Result<Scan> {
                 scan.unreadable.push((shown(&name), format!("has the format {format}, where {FORMAT} is the newest known here")));
             }
             Err(Unreadable::Other(why)) => scan.unreadable.push((shown(&name), why)),
+            Err(Unreadable::Failed(error)) => {
+                scan.unreadable.push((shown(&name), error.to_string()));
+                scan.failed.get_or_insert(error);
+            }
         }
     }
     scan.records.sort_by_key(|record| record.sequence);
     Ok(scan)
 }
 
-/// Reads the records that can be read, sorted by sequence.
+/// Reads the records, sorted by sequence, but those that are damaged.
 pub fn records(root: &Root) -> io::Result<Vec<Record>> {
-    Ok(scan(root)?.records)
+    Ok(scan(root)?.sure()?.records)
 }
 
 /// Reads one record; none where there is no such release.
@@ -65,6 +82,7 @@ pub fn read(root: &Root, id: &ReleaseId) -> io::Result<Option<Record>> {
         Ok(record) => Ok(Some(record)),
         Err(Unreadable::Newer(format)) => Err(invalid(format!("the format {format} is newer than this deployer"))),
         Err(Unreadable::Other(why)) => Err(invalid(why)),
+        Err(Unreadable::Failed(error)) => Err(error),
     }
 }
 
@@ -101,13 +119,18 @@ pub fn next_sequence(records: &[Record]) -> u64 {
 
 enum Unreadable {
     Newer(u32),
+    Failed(io::Error),
     Other(String),
 }
 
 fn read_file(root: &Root, name: &[u8]) -> Result<Record, Unreadable> {
     let other = |why: String| Unreadable::Other(why);
     let path = [layout::RECORDS.as_bytes(), b"/", name].concat();
-    let bytes = root.dir.read(path, LIMIT).map_err(|error| other(error.to_string()))?;
+    let bytes = root.dir.read(path, LIMIT).map_err(|error| match Errno::from_io_error(&error) {
+        // A directory or a link in its place stays what it is.
+        None | Some(Errno::ISDIR | Errno::LOOP) => other(error.to_string()),
+        Some(_) => Unreadable::Failed(error),
+    })?;
     let format = serde_json::from_slice::<Format>(&bytes).map_err(|error| other(error.to_string()))?.format;
     if format > FORMAT {
         return Err(Unreadable::Newer(format));

@@ -360,6 +360,15 @@ mod tests {
     }
 
     #[test]
+    fn the_helper_that_is_sent_has_nothing_of_what_tests_ask_of_one() {
+        for name in [&b"DEPLOYER_SEEDED_BUG"[..], b"DEPLOYER_TRACED", b"SealBeforeVerify"] {
+            assert!(!embedded().bytes.windows(name.len()).any(|bytes| bytes == name), "{}", String::from_utf8_lossy(name));
+        }
+        // The control: a variable that it does ask for is found that way.
+        assert!(embedded().bytes.windows(14).any(|bytes| bytes == b"DEPLOYER_BUILD"));
+    }
+
+    #[test]
     fn a_marker_that_a_shell_echoes_is_not_an_answer() {
         assert_eq!(parse(b" 2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c 123 /srv/app find"), None);
         assert_eq!(parse(b" need Linux x86_64"), Some(Said::Need("Linux x86_64".to_owned())));

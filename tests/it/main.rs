@@ -30,6 +30,9 @@
 #![expect(clippy::disallowed_methods, reason = "tests start what they look at")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+// What `invariants` is written in terms of, here as in the helper.
+use deployer::{release, tree};
+
 mod bad_input;
 mod barrier;
 mod build;
@@ -42,6 +45,8 @@ mod holds;
 mod hooks;
 mod host_faults;
 mod interrupt;
+#[path = "../../src/helper/tests/proof/invariants.rs"]
+mod invariants;
 mod inventory;
 mod kill;
 mod layers;

@@ -1,5 +1,5 @@
-//! What must hold of a host at any time, whatever was killed, cut or full: the invariants of a host root, checked from the outside on
-//! its bare files. And that nothing is left over once a run is over.
+//! That hosts are whole at any time, whatever was killed, cut or full (`invariants` says what that is), and that nothing is left over
+//! once a run is over.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -11,6 +11,7 @@ use rustix::fs::FlockOperation;
 use serde_json::Value;
 
 use crate::harness::World;
+use crate::invariants::{left_in, unsettled, violations};
 use crate::running::until;
 
 /// The longest that a lock may outlive whoever held it.
@@ -19,54 +20,30 @@ const LOCK: Duration = Duration::from_secs(30);
 /// Checks one host root, at any moment at which no helper writes there.
 #[track_caller]
 pub fn assert_whole(root: &Path) {
-    let control = root.join(".deployer");
-    if !control.exists() {
-        assert!(fs::symlink_metadata(root.join("current")).is_err(), "current without a control directory");
-        return;
-    }
-    let records = records(root);
-    let state = |id: &str| records.get(id).map_or_else(|| panic!("no record of `{id}` in {records:#?}"), |record| text(&record["state"]));
-    let is_sealed = |id: &str| matches!(state(id), "sealed" | "active" | "confirmed" | "retired");
-    match fs::symlink_metadata(root.join("current")) {
-        Err(_) => {}
-        Ok(metadata) => {
-            assert!(metadata.is_symlink(), "current is not a link");
-            let target = fs::read_link(root.join("current")).unwrap();
-            let id = target.to_str().unwrap().strip_prefix("releases/").unwrap_or_else(|| panic!("current leads to {}", target.display()));
-            assert!(root.join(&target).is_dir(), "current leads to nothing: {id}");
-            assert!(is_sealed(id), "current leads to a release that is {}", state(id));
-        }
-    }
-    for entry in fs::read_dir(root.join("releases")).into_iter().flatten() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(records.contains_key(&name), "releases/{name} has no record");
-    }
-    for id in records.keys().filter(|id| is_sealed(id)) {
-        assert!(root.join("releases").join(id).is_dir(), "{id} is sealed and has no directory");
-        assert!(control.join("manifest").join(id).is_file(), "{id} is sealed and has no manifest");
-    }
-    let live: Vec<&String> = records.keys().filter(|id| matches!(state(id), "active" | "confirmed")).collect();
-    assert!(live.len() <= 2, "more than an old and a new one are live: {live:?}");
-    assert_history(&control.join("journal"));
+    let found = violations(root);
+    assert!(found.is_empty(), "{}:\n{}", root.display(), found.join("\n"));
 }
 
 /// Checks every host after a run that went well: whole, verified to the byte, and with nothing left to clean.
 #[track_caller]
 pub fn assert_settled(world: &World, hosts: &[&str]) {
+    assert_settled_but(world, hosts, None);
+}
+
+/// The same where a test did a damage that nothing undoes: what is found must be that, and no more.
+#[track_caller]
+fn assert_settled_but(world: &World, hosts: &[&str], damage: Option<&str>) {
     for host in hosts {
         let root = world.root(host);
         until("the end of all builds", LOCK, || processes_of(root).is_empty());
         until("the lock", LOCK, || is_free(root));
-        assert_whole(root);
-        let control = root.join(".deployer");
-        assert!(!control.join("intent").exists(), "an activation is unresolved on {host}");
-        assert_eq!(fs::read_dir(control.join("tmp")).unwrap().count(), 0, "{host} has files aside");
-        assert_eq!(fs::read_dir(control.join("trash")).unwrap().count(), 0, "{host} has trash");
-        let live = fs::read_link(root.join("current")).ok().map(|target| target.file_name().unwrap().to_str().unwrap().to_owned());
-        for (id, record) in records(root) {
-            let state = text(&record["state"]);
-            assert_eq!(state == "confirmed", Some(&id) == live.as_ref(), "{host}: {id} is {state}, and {live:?} is live");
-            assert!(!matches!(state, "uploading" | "uploaded" | "building" | "active"), "{host}: {id} is {state}");
+        let mut found = unsettled(root);
+        found.extend(left_in(root, "trash"));
+        if let Some(damage) = damage {
+            let others = found.iter().filter(|found| !found.contains(damage)).count();
+            assert!(others == 0 && !found.is_empty(), "{host}, where `{damage}` is known:\n{}", found.join("\n"));
+        } else {
+            assert!(found.is_empty(), "{host}:\n{}", found.join("\n"));
         }
     }
     let status = world.command(["status", "--verify", "--json"]).output().unwrap();
@@ -116,23 +93,6 @@ pub fn processes_of(root: &Path) -> Vec<String> {
     };
     let names = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())).filter(|pid| carries(pid)).collect()
-}
-
-/// Reads the journal by its format: every frame names the hash of the one before it. A torn end is no frame.
-#[track_caller]
-fn assert_history(journal: &Path) {
-    let bytes = fs::read(journal).unwrap_or_default();
-    let (mut rest, mut hash, mut sequence) = (&bytes[..], String::new(), 0);
-    while rest.len() >= 8 {
-        let length = u32::from_le_bytes(rest[..4].try_into().unwrap()) as usize;
-        let Some(json) = rest.get(8..8 + length) else { return };
-        let line: Value = serde_json::from_slice(json).unwrap();
-        assert_eq!(text(&line["previous"]), hash, "the history is broken at {line}");
-        assert_eq!(line["event"]["sequence"], sequence + 1, "the history has a gap at {line}");
-        sequence += 1;
-        hash = blake3::hash(&rest[..8 + length]).to_string();
-        rest = &rest[8 + length..];
-    }
 }
 
 /// Hosts of a project whose build and activation wait for as long as a test wants them to.
@@ -196,11 +156,17 @@ impl Stage {
 
     #[track_caller]
     pub fn serves(&self, app: &str) {
+        self.serves_but(app, None);
+    }
+
+    /// The same beside a damage that a test did, which must still be found.
+    #[track_caller]
+    pub fn serves_but(&self, app: &str, damage: Option<&str>) {
         for host in &self.hosts {
             assert_eq!(self.world.read_current(host, "built"), app, "{host}");
             assert_eq!(self.world.read_current(host, "app"), app, "{host}");
         }
-        assert_settled(&self.world, &self.hosts);
+        assert_settled_but(&self.world, &self.hosts, damage);
     }
 
     /// Waits until no helper is at work any more, and checks that every host is whole.

@@ -6,6 +6,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::{Dir, FileKind};
+use crate::faults::{self, Bug};
 use crate::release::layout;
 
 /// What a loss of power may do to a replacement that was just made. Each step up costs one sync.
@@ -36,11 +37,15 @@ impl Dir {
     }
 
     fn replace_with(&self, rel: &[u8], bytes: &[u8], mode: u32, durability: Durability) -> io::Result<()> {
+        if faults::has(Bug::InPlace) {
+            let mut file = self.open_append(rel, mode)?;
+            return file.set_len(0).and_then(|()| file.write_all(bytes)).and_then(|()| file.sync_all());
+        }
         let aside = self.open_dir(layout::TEMPORARY)?;
         let name = random_name()?;
         let written = aside.create_file(&name, mode).and_then(|mut file| {
             file.write_all(bytes)?;
-            if durability == Durability::None { Ok(()) } else { file.sync_all() }
+            if durability == Durability::None || faults::has(Bug::NoFileSync) { Ok(()) } else { file.sync_all() }
         });
         self.put_in_place(&aside, &name, rel, written, durability == Durability::Durable)
     }
@@ -74,7 +79,7 @@ impl Dir {
             let _ = rustix::fs::unlinkat(aside, name, AtFlags::empty());
         }
         moved?;
-        if durable { self.sync_parent(rel) } else { Ok(()) }
+        if durable && !faults::has(Bug::NoDirectorySync) { self.sync_parent(rel) } else { Ok(()) }
     }
 
     /// Makes the name of `rel` durable.

@@ -15,6 +15,7 @@ use super::reuse::{Filling, NEVER, wanted};
 use super::stored::{Proof, Stamp, Stored};
 use super::unpack::Unpack;
 use super::{Memory, failure, open_release, record, shown};
+use crate::faults;
 use crate::fs::Dir;
 use crate::op::{Code, Content, Failure, Written};
 use crate::release::{ReleaseId, State};
@@ -98,7 +99,7 @@ fn receive(
     std::thread::scope(|scope| {
         let (mut senders, mut writers) = (Vec::new(), Vec::new());
         let (back, empty) = channel();
-        for _ in 0..WRITERS {
+        for _ in 0..faults::threads(WRITERS) {
             let (sender, receiver) = sync_channel(QUEUE);
             senders.push(sender);
             let back = back.clone();
@@ -215,7 +216,7 @@ impl Desk<'_> {
     fn send(&self, work: Work) -> Result<(), Failure> {
         (self.progress)(self.taken);
         // Only a writer that failed lets its end go; its own report says why.
-        self.senders[self.turn % WRITERS].send(work).map_err(|_| failure::new(Code::Io, "a writer stopped"))
+        self.senders[self.turn % self.senders.len()].send(work).map_err(|_| failure::new(Code::Io, "a writer stopped"))
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::faults;
 use crate::fs::Dir;
 use crate::op::Failure;
 
@@ -67,7 +68,7 @@ pub fn each<T: Sync, S, R: Send>(
     if runs.len() < 2 {
         member();
     } else {
-        std::thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(member))));
+        std::thread::scope(|scope| (0..faults::threads(THREADS)).for_each(|_| drop(scope.spawn(member))));
     }
     (done.into_inner().expect("no thread panics with it"), failed.into_inner().expect("no thread panics with it"))
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::io;
 
 use super::{failure, is_absent, write_record};
+use crate::faults::{self, Bug};
 use crate::fs::Dir;
 use crate::op::{Code, Failure};
 use crate::release::{Record, ReleaseId, State, layout};
@@ -80,7 +81,7 @@ fn beyond<'a>(records: &'a [Record], keep: u32, live: Option<&ReleaseId>, previo
         };
         *count += 1;
         let id = Some(&record.release.id);
-        if *count > most && id != live && id != previous {
+        if *count > most && id != live && (id != previous || faults::has(Bug::PruneTakesTarget)) {
             beyond.push(record);
         }
     }

@@ -1,5 +1,7 @@
 //! Compares a release with its manifest: to the byte, or, before a switch, by what its files look like.
 
+use std::io;
+
 use super::copy;
 use super::crew::{self, Cursor};
 use super::reuse::wanted;
@@ -71,8 +73,10 @@ fn compare_release(root: &Root, record: &Record, depth: Depth) -> Result<(Vec<Di
     );
     result?;
     let mut differences: Vec<Difference> = found.into_iter().flatten().collect();
-    links(&dir, &stored, &mut differences);
-    revision(&dir, &stored, record.release.commit.as_deref(), &mut differences);
+    links(&dir, &stored, &mut differences).map_err(|error| failure::io("verify the links of", layout::release(release), &error))?;
+    let commit = record.release.commit.as_deref();
+    revision(&dir, &stored, commit, &mut differences)
+        .map_err(|error| failure::io("verify", shown(release, layout::REVISION.as_bytes()), &error))?;
     built(&stored, &survey, &mut differences);
     differences.sort_by(|a, b| a.path.cmp(&b.path));
     let files = survey.present.iter().flatten().filter(|stat| stat.kind == FileKind::File).count();
@@ -83,13 +87,7 @@ fn difference(path: &[u8], kind: DifferenceKind) -> Difference {
     Difference { path: path.to_vec(), kind }
 }
 
-fn compare(
-    cursor: &mut Cursor<'_>,
-    entry: &Entry,
-    proof: &Proof,
-    stat: &Stat,
-    buffer: &mut Vec<u8>,
-) -> std::io::Result<Option<DifferenceKind>> {
+fn compare(cursor: &mut Cursor<'_>, entry: &Entry, proof: &Proof, stat: &Stat, buffer: &mut Vec<u8>) -> io::Result<Option<DifferenceKind>> {
     Ok(match (&entry.kind, stat.kind) {
         (Kind::Directory, FileKind::Directory) => None,
         (Kind::Link { target }, FileKind::Link) => {
@@ -112,27 +110,34 @@ fn compare(
     })
 }
 
-fn links(dir: &Dir, stored: &Stored, differences: &mut Vec<Difference>) {
+fn links(dir: &Dir, stored: &Stored, differences: &mut Vec<Difference>) -> io::Result<()> {
     for link in &stored.ledger.links {
         let kind = match dir.stat(&link.path) {
-            Err(_) => DifferenceKind::Missing,
+            Err(error) if super::is_absent(&error) => DifferenceKind::Missing,
+            Err(error) => return Err(error),
             Ok(stat) if stat.kind != FileKind::Link => DifferenceKind::Type,
-            Ok(_) if dir.read_link(&link.path).is_ok_and(|target| target == link.target) => continue,
+            Ok(_) if dir.read_link(&link.path)? == link.target => continue,
             Ok(_) => DifferenceKind::LinkTarget,
         };
         differences.push(difference(&link.path, kind));
     }
+    Ok(())
 }
 
-fn revision(dir: &Dir, stored: &Stored, commit: Option<&str>, differences: &mut Vec<Difference>) {
-    let (true, Some(commit)) = (stored.ledger.revision, commit) else { return };
-    let kind = match dir.read(layout::REVISION, 4096) {
-        Ok(bytes) if bytes.strip_suffix(b"\n") == Some(commit.as_bytes()) => return,
-        Ok(_) => DifferenceKind::Modified,
+fn revision(dir: &Dir, stored: &Stored, commit: Option<&str>, differences: &mut Vec<Difference>) -> io::Result<()> {
+    let (true, Some(commit)) = (stored.ledger.revision, commit) else { return Ok(()) };
+    let path = layout::REVISION;
+    let kind = match dir.stat(path) {
         Err(error) if super::is_absent(&error) => DifferenceKind::Missing,
-        Err(_) => DifferenceKind::Type,
+        Err(error) => return Err(error),
+        Ok(stat) if stat.kind != FileKind::File => DifferenceKind::Type,
+        // A longer one is another one.
+        Ok(stat) if stat.size != commit.len() as u64 + 1 => DifferenceKind::Modified,
+        Ok(_) if dir.read(path, 4096)?.strip_suffix(b"\n") == Some(commit.as_bytes()) => return Ok(()),
+        Ok(_) => DifferenceKind::Modified,
     };
-    differences.push(difference(layout::REVISION.as_bytes(), kind));
+    differences.push(difference(path.as_bytes(), kind));
+    Ok(())
 }
 
 /// Compares what is beside the manifest with what the build had made: both are sorted by path.

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command as Process, Stdio};
 use std::sync::OnceLock;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 pub struct Client {
     pub child: Child,
+    /// Somebody else waits for the end of the process.
+    is_waited_for: bool,
     stdin: Option<ChildStdin>,
     received: Receiver<Received>,
     waiting: VecDeque<Received>,
@@ -58,9 +60,13 @@ impl Client {
 
     /// Starts the helper through another program, whose last argument it becomes.
     pub fn start_under(mut process: Process, root: &Path) -> Self {
-        process.args(["serve", "m4rker"]).arg(root).arg(digest()).stdin(Stdio::piped()).stdout(Stdio::piped());
-        process.env("HOME", root.parent().unwrap()).env("USER", "tester");
-        let mut child = process.spawn().unwrap();
+        serving(&mut process, root);
+        let child = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Self::of(child, false, root)
+    }
+
+    /// Speaks to a helper that was started with `serving`.
+    pub fn of(mut child: Child, is_waited_for: bool, root: &Path) -> Self {
         let mut stdout = child.stdout.take().unwrap();
         let (sender, received) = channel();
         let mut greeting = [0; 10];
@@ -88,11 +94,15 @@ impl Client {
         let Ok(Received::Message(FromHelper::Hello { version, facts })) = received.recv_timeout(PATIENCE) else { panic!("no hello") };
         assert_eq!(version, wire::VERSION);
         let stdin = child.stdin.take();
-        Self { child, stdin, received, waiting: VecDeque::new(), next_id: 1, facts: *facts, root: root.to_owned() }
+        Self { child, is_waited_for, stdin, received, waiting: VecDeque::new(), next_id: 1, facts: *facts, root: root.to_owned() }
     }
 
     pub fn write(&mut self, bytes: &[u8]) {
-        self.stdin.as_mut().unwrap().write_all(bytes).unwrap();
+        self.try_write(bytes).expect("the helper reads");
+    }
+
+    fn try_write(&mut self, bytes: &[u8]) -> Option<()> {
+        self.stdin.as_mut()?.write_all(bytes).ok()
     }
 
     pub fn send(&mut self, message: &ToHelper) {
@@ -100,44 +110,64 @@ impl Client {
     }
 
     pub fn request(&mut self, op: Op) -> u32 {
+        self.try_request(op).expect("the helper reads")
+    }
+
+    fn try_request(&mut self, op: Op) -> Option<u32> {
         let id = self.next_id;
         self.next_id += 1;
-        self.send(&ToHelper::Request { id, op: Box::new(op) });
-        id
+        self.try_write(&wire::encode(&ToHelper::Request { id, op: Box::new(op) }).unwrap())?;
+        Some(id)
+    }
+
+    /// Asks with something on the stream. None: the helper is gone.
+    pub fn try_ask(&mut self, op: Op, stream: Option<&[u8]>) -> Option<Result<Answer, Failure>> {
+        let id = self.try_request(op)?;
+        if let Some(bytes) = stream {
+            self.try_write(&framed(id, bytes))?;
+        }
+        Some(self.try_answer(id)?.result)
     }
 
     pub fn stream(&mut self, id: u32, bytes: &[u8]) {
-        let mut out = Vec::new();
-        for chunk in bytes.chunks(frame::MAX_PAYLOAD) {
-            frame::put(&mut out, FrameKind::Data, id, chunk);
-        }
-        frame::put(&mut out, FrameKind::End, id, &[]);
-        self.write(&out);
+        self.write(&framed(id, bytes));
     }
 
     fn receive(&mut self, until: Instant) -> Received {
-        self.received.recv_timeout(until.saturating_duration_since(Instant::now())).expect("the helper went silent or away")
+        self.try_receive(until).expect("the helper went away")
+    }
+
+    fn try_receive(&mut self, until: Instant) -> Option<Received> {
+        match self.received.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(received) => Some(received),
+            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Timeout) => panic!("the helper went silent"),
+        }
     }
 
     /// Waits for the answer to `id`, granting credit for all that comes.
     pub fn answer(&mut self, id: u32) -> Ended {
+        self.try_answer(id).expect("the helper went away")
+    }
+
+    fn try_answer(&mut self, id: u32) -> Option<Ended> {
         let until = Instant::now() + PATIENCE;
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let mut kept = VecDeque::new();
         loop {
             let received = match self.waiting.pop_front() {
                 Some(received) => received,
-                None => self.receive(until),
+                None => self.try_receive(until)?,
             };
             match received {
                 Received::Message(FromHelper::Answer { id: answered, result }) if answered == id => {
                     kept.append(&mut self.waiting);
                     self.waiting = kept;
-                    return Ended { result, out, err };
+                    return Some(Ended { result, out, err });
                 }
                 Received::Stream(frame) if frame.id == id => {
                     if !frame.payload.is_empty() {
-                        self.send(&ToHelper::Credit { id, bytes: frame.payload.len() as u64 });
+                        self.try_write(&wire::encode(&ToHelper::Credit { id, bytes: frame.payload.len() as u64 }).unwrap())?;
                     }
                     if frame.kind == FrameKind::DataErr { err.extend(frame.payload) } else { out.extend(frame.payload) }
                 }
@@ -311,9 +341,27 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
+        if self.is_waited_for {
+            return;
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Adds to a program what makes it the helper of `root`.
+pub fn serving(process: &mut Process, root: &Path) {
+    process.args(["serve", "m4rker"]).arg(root).arg(digest()).env("HOME", root.parent().unwrap()).env("USER", "tester");
+}
+
+/// A whole stream in its frames.
+fn framed(id: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for chunk in bytes.chunks(frame::MAX_PAYLOAD) {
+        frame::put(&mut out, FrameKind::Data, id, chunk);
+    }
+    frame::put(&mut out, FrameKind::End, id, &[]);
+    out
 }
 
 pub fn id(name: &str) -> ReleaseId {
