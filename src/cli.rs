@@ -22,7 +22,7 @@ Everyday:
   deployer logs -H app07 --step build         the output of the last run
 
 Hosts:
-  run -- CMD   setup   cache fill|status|push   prune   doctor   hosts   hosts trust HOST
+  run -- CMD   setup   cache fill|status|push|serve   prune   doctor   hosts   hosts trust HOST
   lock status|acquire|release
 
 Project:
@@ -381,6 +381,21 @@ pub enum Cache {
     Status(CacheStatus),
     /// Send hosts what they lack of what a revision needs.
     Push(CacheWhat),
+    /// Run the package index for other tools of this machine, and say how they find it; what it served is kept.
+    Serve(CacheServe),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CacheServe {
+    /// Where to listen: an address of this machine that no other can reach.
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:3141")]
+    pub listen: std::net::SocketAddr,
+    /// Ask no upstream: only what is held is offered.
+    #[arg(long)]
+    pub offline: bool,
+    /// Keep packages here instead of below your cache directory.
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
 }
 
 /// The revision whose needs are meant.

@@ -18,6 +18,8 @@ pub mod report;
 pub mod fleet;
 /// One host with its open session: requests in, answers and streams out.
 pub mod host;
+/// Packages for hosts without internet: a caching proxy of the indexes.
+pub mod index;
 /// The hosts that `deploy.toml` leaves to others: a file, a program, Ansible, the ssh config.
 pub mod inventory;
 /// Waves, barrier, budget: pure decisions.

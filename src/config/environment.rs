@@ -86,6 +86,7 @@ pub struct Environment {
     /// When it may be deployed to; none is at any time.
     pub windows: Vec<Window>,
     pub connect: Connect,
+    pub upstreams: Upstreams,
     /// Where `deploy.toml` lies: relative local paths start there.
     pub directory: PathBuf,
 }
@@ -98,6 +99,31 @@ pub struct Source {
     pub path: Option<TreePath>,
     pub submodules: bool,
     pub lfs: bool,
+}
+
+/// The package indexes that are asked; none is the public one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Upstreams {
+    pub pypi: Option<Upstream>,
+    pub crates: Option<Upstream>,
+    pub npm: Option<Upstream>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    pub url: String,
+    /// With it the secret is a password, without it a bearer token.
+    pub user: Option<String>,
+    pub secret: Option<SecretSource>,
+}
+
+/// Where a secret is read when it is needed. The secret itself is no part of any config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretSource {
+    Env(String),
+    File(PathBuf),
+    /// What it prints, run beside `deploy.toml`.
+    Command(Command),
 }
 
 /// One host as the file names it.

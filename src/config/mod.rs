@@ -180,6 +180,20 @@ impl File {
         Ok(environment)
     }
 
+    /// The directory that relative paths of the file start in.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Resolves the package indexes, which belong to no environment.
+    pub fn upstreams(&self) -> Result<environment::Upstreams, Error> {
+        let here = Place::File(0..0);
+        let reader =
+            Reader { project: &self.project, name: "", here: &here, table: &self.root, text: &self.text, directory: &self.directory };
+        reader.upstreams().map_err(|fault| fault.into_error(&self.text))
+    }
+
     fn entry(&self, name: &str) -> Result<&Entry, Error> {
         let names = self.environments();
         self.environment_entries().iter().find(|entry| entry.name == name).ok_or_else(|| {
@@ -210,7 +224,7 @@ impl File {
         let none = Table::default();
         let environments = self.root.table("env").unwrap_or(&none);
         let mut source = Table::default();
-        source.entries.extend(self.root.entries.iter().filter(|entry| matches!(entry.name.as_str(), "source" | "hook")).cloned());
+        source.entries.extend(self.root.entries.iter().filter(|entry| matches!(entry.name.as_str(), "source" | "hook" | "index")).cloned());
         let mut layers = vec![&source, self.root.table("defaults").unwrap_or(&none)];
         layers.extend(merge::chain(environments, &entry.name)?.into_iter().filter_map(|entry| entry.node.table()));
         merge::effective(&layers, &overrides.layer()?)

@@ -2,6 +2,7 @@
 
 mod commands;
 mod hooks;
+mod index;
 mod inventory;
 
 use std::collections::BTreeMap;
@@ -71,6 +72,7 @@ impl Reader<'_> {
             parallel: self.number(&["parallel"])?,
             windows: self.windows()?,
             connect: self.connect()?,
+            upstreams: self.upstreams()?,
             directory: self.directory.to_owned(),
         })
     }

@@ -57,8 +57,20 @@ pub static FILE: Section = Section {
         key("defaults", Shape::Table(&DEFAULTS)),
         key("env", Shape::Sections(&ENVIRONMENT)),
         key("hook", Shape::Tables(&HOOK)),
+        key("index", Shape::Table(&INDEX)),
     ],
 };
+
+static INDEX: Section = Section {
+    noun: "the index",
+    keys: &[key("pypi", Shape::Table(&UPSTREAM)), key("crates", Shape::Table(&UPSTREAM)), key("npm", Shape::Table(&UPSTREAM))],
+};
+
+static UPSTREAM: Section =
+    Section { noun: "an upstream", keys: &[key("url", Shape::Text), key("user", Shape::Text), key("secret", Shape::Table(&SECRET))] };
+
+static SECRET: Section =
+    Section { noun: "a secret", keys: &[key("env", Shape::Text), key("file", Shape::Text), key("command", Shape::Command)] };
 
 static SOURCE: Section = Section {
     noun: "the source",
@@ -109,7 +121,8 @@ pub static ENVIRONMENT: Section =
     Section { noun: "an environment", keys: settings!(key("extends", Shape::Text), key("unset", Shape::Texts)) };
 
 /// What `--set` and the other flags may change.
-pub static CHANGEABLE: Section = Section { noun: "an environment", keys: settings!(key("source", Shape::Table(&SOURCE))) };
+pub static CHANGEABLE: Section =
+    Section { noun: "an environment", keys: settings!(key("source", Shape::Table(&SOURCE)), key("index", Shape::Table(&INDEX))) };
 
 pub const SESSIONS: &[&str] = &["auto", "ssh2", "openssh", "local"];
 

@@ -44,6 +44,7 @@ mod harness;
 mod holds;
 mod hooks;
 mod host_faults;
+mod index;
 mod interrupt;
 #[path = "../../src/helper/tests/proof/invariants.rs"]
 mod invariants;
@@ -68,6 +69,7 @@ mod ssh_lab;
 mod ssh_trust;
 mod status;
 mod upkeep;
+mod upstream;
 mod waves;
 mod whole;
 mod windows;

@@ -22,9 +22,7 @@ fn a_deploy_outside_its_window_is_refused_until_told_to_go_past_and_a_rollback_n
     let three = world.commit(&[("number", "three\n")]);
     let refused = world.deployer(["deploy", "--rev", "master"]);
     refused.exits(Exit::Refused);
-    for told in
-        ["prod is deployed to ", " UTC only, and it is ", "it opens ", "deployer deploy -e prod --rev master --outside-window"]
-    {
+    for told in ["prod is deployed to ", " UTC only, and it is ", "it opens ", "deployer deploy -e prod --rev master --outside-window"] {
         assert!(refused.stderr.contains(told), "{told}: {refused}");
     }
     assert_eq!(world.read_current("app1", "number"), "two\n");

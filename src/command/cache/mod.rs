@@ -3,6 +3,7 @@
 mod fill;
 mod hint;
 mod push;
+mod serve;
 mod status;
 mod stock;
 
@@ -30,6 +31,7 @@ pub async fn cache(common: &Common, args: &cli::Cache) -> Result<Exit, Error> {
         cli::Cache::Fill(args) => fill::fill(common, args).await,
         cli::Cache::Status(args) => status::status(common, args).await,
         cli::Cache::Push(args) => push::push(common, args).await,
+        cli::Cache::Serve(args) => serve::serve(common, args).await,
     }
 }
 

@@ -1,0 +1,95 @@
+//! `cache serve`: the package index for people and other tools of this machine.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+
+use crate::cli::{CacheServe, Common};
+use crate::command::interrupt::Interrupt;
+use crate::command::scene::{self, Directories};
+use crate::command::{locate, print};
+use crate::config::environment::Upstreams;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::index::{self, Index, IndexError, Mode, Notice};
+use crate::tree::path::Shown;
+
+/// Runs the verb.
+pub async fn serve(common: &Common, args: &CacheServe) -> Result<Exit, Error> {
+    let listen = args.listen;
+    if !listen.ip().is_loopback() {
+        let error = Error::new(
+            Exit::Usage,
+            "listen",
+            format!("`{listen}` can be reached from other machines, and the index asks nobody who they are"),
+        );
+        return Err(
+            error.hint("listen on `127.0.0.1:PORT`; hosts reach the index through their own connection, with `build.network = \"index\"`")
+        );
+    }
+    let (sources, beside) = sources(common)?;
+    let directory = match &args.directory {
+        Some(directory) => directory.clone(),
+        None => Directories::find()?.cache.join("index"),
+    };
+    let upstreams = index::Upstreams::resolve(&sources, &beside).await.map_err(unusable)?;
+    let mode = if args.offline { Mode::Offline } else { Mode::Online };
+    let index = Index::open(&directory, upstreams, mode, Arc::new(|notice| warn(&notice))).map_err(unusable)?;
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        let hint = "name another port: `--listen 127.0.0.1:0` takes one that is free";
+        Error::new(Exit::Usage, "listen", format!("nothing can listen at `{listen}`")).caused_by(error).hint(hint)
+    })?;
+    let at = listener.local_addr().map_err(|error| Error::new(Exit::Internal, "listen", "the port is not known").caused_by(error))?;
+    let interrupt = Interrupt::listen("stopping");
+    print(&usage(common.json, &format!("http://{at}")));
+    let exit = match interrupt.until(index::accept(listener, index.router(None))).await {
+        Ok(()) => Exit::Ok,
+        Err(exit) => exit,
+    };
+    Ok(exit)
+}
+
+/// The upstreams that `deploy.toml` names, where there is one.
+fn sources(common: &Common) -> Result<(Upstreams, PathBuf), Error> {
+    let here = common.directory.clone().unwrap_or_else(|| PathBuf::from("."));
+    if common.config.is_none() && locate::discover(&here, None).is_err() {
+        return Ok((Upstreams::default(), here));
+    }
+    let file = scene::load(common)?;
+    Ok((file.upstreams()?, file.directory().to_owned()))
+}
+
+/// What to type so that a tool finds the index.
+fn usage(json: bool, url: &str) -> String {
+    let simple = format!("{url}/pypi/simple/");
+    if json {
+        return format!("{}\n", serde_json::json!({ "url": url, "pypi": simple }));
+    }
+    format!("pip    PIP_INDEX_URL={simple}\nuv     UV_DEFAULT_INDEX={simple}\n")
+}
+
+fn warn(notice: &Notice) {
+    let _ = writeln!(std::io::stderr(), "warning: {}", Shown(notice.message.as_bytes()));
+}
+
+fn unusable(error: IndexError) -> Error {
+    let exit = match &error {
+        IndexError::Credential { .. } | IndexError::Unreachable { .. } => Exit::Config,
+        IndexError::Missing(_)
+        | IndexError::Offline(_)
+        | IndexError::Name(_)
+        | IndexError::Status { .. }
+        | IndexError::Garbled { .. }
+        | IndexError::TooLong { .. }
+        | IndexError::Poisoned { .. }
+        | IndexError::Unverifiable(_)
+        | IndexError::Disk { .. }
+        | IndexError::Foreign { .. }
+        | IndexError::Internal(_) => Exit::Usage,
+    };
+    Error::new(exit, "index", "the package index cannot be opened")
+        .caused_by(error)
+        .hint("name a directory of yours with `--directory`, or mend what is said above")
+}

@@ -1,0 +1,75 @@
+//! Why the index cannot give what it was asked for, and what that is in the language of HTTP.
+
+use axum::http::StatusCode;
+
+/// Says why a page or a file is not served. Nothing of it was kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IndexError {
+    #[error("`{0}` is not in the index")]
+    Missing(String),
+    #[error("`{0}` is not held, and the index is offline")]
+    Offline(String),
+    #[error("`{0}` cannot be the name of a package or of a file")]
+    Name(String),
+    #[error("`{url}` cannot be reached: {why}")]
+    Unreachable { url: String, why: String },
+    #[error("`{url}` answers {status}")]
+    Status { url: String, status: u16 },
+    #[error("`{url}` answers with {got}, where {wanted} was asked for")]
+    Garbled { url: String, got: String, wanted: &'static str },
+    #[error("`{url}` sends more than {most} bytes")]
+    TooLong { url: String, most: u64 },
+    #[error("`{name}` has the digest {got}, and the index says {wanted}: it was thrown away")]
+    Poisoned { name: String, wanted: String, got: String },
+    #[error("the index gives no digest for `{0}`, so it cannot be verified")]
+    Unverifiable(String),
+    #[error("`{path}` cannot be {what}: {why}")]
+    Disk { path: String, what: &'static str, why: String },
+    #[error("the credential for `{url}` cannot be read: {why}")]
+    Credential { url: String, why: String },
+    #[error("`{path}` belongs to another user")]
+    Foreign { path: String },
+    #[error("the index failed: {0}")]
+    Internal(String),
+}
+
+impl IndexError {
+    /// The status that clients understand: gone, not reachable, or our own fault.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Missing(_) | Self::Offline(_) => StatusCode::NOT_FOUND,
+            Self::Name(_) => StatusCode::BAD_REQUEST,
+            Self::Unreachable { .. }
+            | Self::Status { .. }
+            | Self::Garbled { .. }
+            | Self::TooLong { .. }
+            | Self::Poisoned { .. }
+            | Self::Unverifiable(_)
+            | Self::Credential { .. } => StatusCode::BAD_GATEWAY,
+            Self::Disk { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            Self::Foreign { .. } | Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// Whether it is worth a warning: a client that asks for what there is not is none.
+    #[must_use]
+    pub fn is_loud(&self) -> bool {
+        !matches!(self, Self::Missing(_) | Self::Offline(_) | Self::Name(_))
+    }
+
+    /// Whether what is held may be served in its place: the index did not say that there is no such thing.
+    #[must_use]
+    pub fn allows_stale(&self) -> bool {
+        self.is_loud()
+    }
+
+    /// An operation of the file system that failed.
+    pub(super) fn disk(path: &std::path::Path, what: &'static str, error: &std::io::Error) -> Self {
+        let why = match error.kind() {
+            std::io::ErrorKind::StorageFull => "the disk is full".to_owned(),
+            _ => error.to_string(),
+        };
+        Self::Disk { path: path.display().to_string(), what, why }
+    }
+}
