@@ -6,6 +6,8 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::cli::{self, Common};
+use crate::command::cache;
+use crate::command::material::Material;
 use crate::command::plan::{is_needed, needed};
 use crate::command::print;
 use crate::command::scene::{self, Scene};
@@ -19,6 +21,7 @@ use crate::fleet::{self, Connected, each};
 use crate::host::{Host, HostError};
 use crate::op::{Answer, Facts, Op, RootState};
 use crate::plan;
+use crate::report::cache::CacheRow;
 use crate::report::paper::Paper;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -74,6 +77,7 @@ pub async fn doctor(common: &Common, args: &cli::Doctor) -> Result<Exit, Error> 
     }
     findings.extend(noises(&connected.hosts));
     findings.extend(hosts(&scene, &connected.hosts).await);
+    findings.extend(caches(&scene, &connected.hosts, &events).await);
     fleet::close(&connected.hosts).await;
     let count = |level: Level| findings.iter().filter(|finding| finding.level == level).count();
     let (problems, warnings) = (count(Level::Problem), count(Level::Warning));
@@ -181,7 +185,9 @@ async fn hosts(scene: &Scene, hosts: &[Host]) -> Vec<Finding> {
     findings.extend(activations(environment, &facts));
     let root = |host: &Host| host.target().root.as_ref().unwrap_or(&environment.root).to_string();
     let needed = needed(environment);
-    let probes = each(hosts, 64, |host| host.ask(Op::Probe { paths: needed.iter().map(|path| path.at(&root(host))).collect() })).await;
+    let probes =
+        each(hosts, 64, |host| host.ask(Op::Probe { paths: needed.iter().map(|path| path.at(host.target(), &root(host))).collect() }))
+            .await;
     for (index, path) in needed.iter().enumerate() {
         let is_there = |answer: &Result<Answer, HostError>| match answer {
             Ok(Answer::Probed { paths }) => paths.get(index).is_some_and(|state| path.fits(state)),
@@ -198,6 +204,24 @@ async fn hosts(scene: &Scene, hosts: &[Host]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Compares caches with what the revision needs that is deployed by default; without one there is nothing to compare with.
+async fn caches(scene: &Scene, hosts: &[Host], events: &Events) -> Option<Finding> {
+    let environment = &scene.environment;
+    if environment.rev.is_none() || hosts.is_empty() || !cache::is_fillable(environment) {
+        return None;
+    }
+    let what = cli::What { rev: None, expect: None, tree: None, force: false };
+    // That the revision cannot be had is told with the source.
+    let local = Material::prepare(&what, scene, events).await.ok()?;
+    let Some(survey) = cache::survey(scene, &local, hosts, events).await else {
+        let text = format!("what {} needs is not known here, nor on any host", local.label());
+        let fix = format!("deployer cache fill -e {}", environment.name);
+        return Some(Finding::new(HOSTS, "cache", Level::Warning, text, Some(fix)));
+    };
+    let level = if survey.rows.iter().all(CacheRow::is_complete) { Level::Ok } else { Level::Problem };
+    Some(Finding::new(HOSTS, "cache", level, survey.summary(), survey.fix(environment)))
 }
 
 fn directory_of(path: &str) -> &str {

@@ -183,6 +183,7 @@ async fn wanted(common: &Common, host: &str) -> Result<(Target, Connect), Error>
         labels: std::collections::BTreeMap::new(),
         session: None,
         root: None,
+        cache: None,
     };
     let (target, mut connect) = match loaded {
         Some(file) => {

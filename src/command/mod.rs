@@ -87,7 +87,7 @@ async fn verb(cli: Cli) -> Result<Exit, Error> {
         Verb::Hosts(args) => hosts::hosts(&common, &args).await,
         Verb::Setup(args) => setup::setup(&common, &args).await,
         Verb::Prune(args) => prune::prune(&common, &args).await,
-        Verb::Cache(args) => cache::cache(&common, &args).await,
+        Verb::Cache(args) => Box::pin(cache::cache(&common, &args)).await,
         Verb::Doctor(args) => doctor::doctor(&common, &args).await,
         Verb::Config(args) => config::config(&common, &args),
         Verb::Lock(args) => lock::lock(&common, &args).await,

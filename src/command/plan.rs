@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::cli::{Common, What};
+use crate::command::cache::{self, Survey};
 use crate::command::manifests;
 use crate::command::material::Material;
 use crate::command::outcome;
@@ -10,7 +11,7 @@ use crate::command::print;
 use crate::command::scene::Scene;
 use crate::command::windows;
 use crate::config::Overrides;
-use crate::config::environment::{Build, Environment, Hook, HookPlace, Moment, Network, Target};
+use crate::config::environment::{Build, Cache, Environment, Hook, HookPlace, Moment, Network, Target};
 use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
@@ -39,7 +40,8 @@ pub async fn plan(common: &Common, what: &What, overrides: &Overrides, changes: 
             return Err(error);
         }
     };
-    let mut view = view(&scene, &local, &connected, what.force).await;
+    let caches = cache::survey(&scene, &local, &connected.hosts, &events).await;
+    let mut view = view(&scene, &local, &connected, caches.as_ref(), what.force).await;
     if !changes {
         view.changes = None;
     }
@@ -80,7 +82,7 @@ fn change_lines(view: &PlanView) -> String {
     commits.iter().map(line).collect()
 }
 
-async fn view(scene: &Scene, local: &Material, connected: &Connected, force: bool) -> PlanView {
+async fn view(scene: &Scene, local: &Material, connected: &Connected, caches: Option<&Survey>, force: bool) -> PlanView {
     let environment = &scene.environment;
     let (files, bytes) = local.artifact.manifest.totals();
     let plan = |host: &Host| {
@@ -89,9 +91,11 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, force: boo
     };
     let plans: Vec<HostPlan> = connected.hosts.iter().map(plan).collect();
     let mut blockers = blockers(environment, local, connected, &plans).await;
+    blockers.extend(caches.iter().flat_map(|caches| caches.blockers(environment)));
     let mut rows = Vec::new();
-    for (host, plan) in connected.hosts.iter().zip(&plans) {
-        rows.push(row(scene, local, host, plan).await);
+    for (index, (host, plan)) in connected.hosts.iter().zip(&plans).enumerate() {
+        let cache = caches.and_then(|caches| Some(caches.rows.get(index)?.short(caches.files)));
+        rows.push(PlanRow { cache, ..row(scene, local, host, plan).await });
         if let Some(hold) = &host.facts().hold {
             let what = format!("on hold by {}: {}", hold.by, hold.reason);
             blockers.push(Blocker { hosts: vec![host.name().to_owned()], what, fix: None });
@@ -137,7 +141,7 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, force: boo
         steps: steps(environment, &plans),
         waves,
         warnings: local.warnings(),
-        unknowns: unknowns(environment),
+        unknowns: unknowns(environment, caches.is_some()),
         blockers,
     }
 }
@@ -191,11 +195,17 @@ fn hook_step(hook: &Hook, once: Option<&str>) -> String {
     format!("{} ({place})", hook.name)
 }
 
-fn unknowns(environment: &Environment) -> Vec<String> {
+fn unknowns(environment: &Environment, caches: bool) -> Vec<String> {
     let activates = environment.ways().any(|way| way.activate.is_some());
     let command = activates.then(|| "what the activation command does (not run by plan)".to_owned());
     let hooks = environment.hooks.iter().map(|hook| format!("what the hook {} does, {} (not run by plan)", hook.name, hook.on.name()));
-    command.into_iter().chain(hooks).collect()
+    let cache = (!caches && cache::is_fillable(environment)).then(|| {
+        format!(
+            "whether the caches hold what the build needs: nobody has filled one for this (deployer cache fill -e {})",
+            environment.name
+        )
+    });
+    command.into_iter().chain(hooks).chain(cache).collect()
 }
 
 /// The builds of roles, where they are not everybody's.
@@ -236,6 +246,7 @@ async fn row(scene: &Scene, local: &Material, host: &Host, plan: &HostPlan) -> P
         host: host.name().to_owned(),
         from: plan.live_commit.clone().or_else(|| plan.live.as_ref().map(ToString::to_string)),
         push_bytes,
+        cache: None,
         action,
         free_bytes: (facts.total_bytes > 0).then_some(facts.free_bytes),
     }
@@ -277,7 +288,7 @@ async fn blockers(environment: &Environment, local: &Material, connected: &Conne
     let paths = needed(environment);
     let probes = each(&connected.hosts, 64, |host| {
         let root = host.target().root.as_ref().unwrap_or(&environment.root).to_string();
-        host.ask(Op::Probe { paths: paths.iter().map(|path| path.at(&root)).collect() })
+        host.ask(Op::Probe { paths: paths.iter().map(|path| path.at(host.target(), &root)).collect() })
     });
     let probes = probes.await;
     for (index, path) in paths.iter().enumerate() {
@@ -317,14 +328,14 @@ fn tracked_in_the_way(environment: &Environment, local: &Material) -> Vec<Blocke
 /// What must be on a host before a build can begin.
 pub enum Needed<'a> {
     SharedFile(&'a TreePath),
-    Cache(String),
+    Cache(&'a Cache),
     Venv(String),
 }
 
 #[must_use]
 pub fn needed(environment: &Environment) -> Vec<Needed<'_>> {
     let files = environment.shared.files.iter().map(Needed::SharedFile);
-    let cache = environment.cache.iter().map(|cache| Needed::Cache(cache.path.to_string()));
+    let cache = environment.cache.iter().map(Needed::Cache);
     let venvs: BTreeSet<String> = environment.ways().filter_map(venv).collect();
     files.chain(cache).chain(venvs.into_iter().map(Needed::Venv)).collect()
 }
@@ -345,10 +356,11 @@ pub fn is_needed(environment: &Environment, target: &Target, needed: &Needed<'_>
 impl Needed<'_> {
     /// Where it is on a host with this root.
     #[must_use]
-    pub fn at(&self, root: &str) -> String {
+    pub fn at(&self, target: &Target, root: &str) -> String {
         match self {
             Self::SharedFile(path) => format!("{root}/shared/{path}"),
-            Self::Cache(path) | Self::Venv(path) => path.clone(),
+            Self::Cache(cache) => cache.on(target).to_string(),
+            Self::Venv(path) => path.clone(),
         }
     }
 
@@ -367,7 +379,8 @@ impl Needed<'_> {
     pub fn name(&self) -> String {
         match self {
             Self::SharedFile(path) => format!("shared/{path}"),
-            Self::Cache(path) | Self::Venv(path) => path.clone(),
+            Self::Cache(cache) => cache.path.to_string(),
+            Self::Venv(path) => path.clone(),
         }
     }
 

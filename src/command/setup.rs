@@ -162,7 +162,7 @@ async fn make_ready(scene: &Scene, host: &Host, check: bool, events: &Events) ->
         shared_directories: environment.shared.directories.iter().map(text).collect(),
         shared_files: environment.shared.files.iter().map(text).collect(),
         group: environment.group.clone(),
-        cache: environment.cache.as_ref().map(|cache| cache.path.to_string()),
+        cache: environment.cache.as_ref().map(|cache| cache.on(host.target()).to_string()),
         check,
     };
     let mut result = match host.ask(Op::Setup(op)).await? {
@@ -192,7 +192,7 @@ async fn make_venv(environment: &Environment, host: &Host, check: bool, events: 
     if check {
         return Ok(Some(line));
     }
-    let links = environment.cache.as_ref().map(|cache| format!("{}/dist", cache.path)).unwrap_or_default();
+    let links = environment.cache.as_ref().map(|cache| format!("{}/dist", cache.on(host.target()))).unwrap_or_default();
     let exec = Exec {
         command: Command::Shell(crate::recipe::VENV_SCRIPT.to_owned()),
         directory: None,

@@ -141,6 +141,8 @@ pub struct Target {
     pub session: Option<SessionKind>,
     /// Another root than the environment's.
     pub root: Option<HostPath>,
+    /// Another place of the download cache than the environment's.
+    pub cache: Option<HostPath>,
 }
 
 /// Who is asked for hosts that `deploy.toml` does not list itself.
@@ -222,6 +224,14 @@ pub struct Cache {
     pub fill: Option<Command>,
     /// Variables of the fill: an index of the user's own, for example.
     pub env: BTreeMap<String, String>,
+}
+
+impl Cache {
+    /// Where it is on a host.
+    #[must_use]
+    pub fn on<'a>(&'a self, target: &'a Target) -> &'a HostPath {
+        target.cache.as_ref().unwrap_or(&self.path)
+    }
 }
 
 /// The offline build, whatever recipe it came from.

@@ -118,6 +118,7 @@ fn parse_one(text: &str, place: &Place) -> Result<Target, Fault> {
         labels: BTreeMap::new(),
         session: (host == LOCAL).then_some(SessionKind::Local),
         root: None,
+        cache: None,
     })
 }
 
@@ -160,8 +161,13 @@ fn from_table(host: &Table, place: &Place) -> Result<Target, Fault> {
         check_label_value(value, &label.node.place)?;
         labels.insert(label.name.clone(), value.to_owned());
     }
-    let root = text("root")
-        .map(|(root, at)| HostPath::new(root).map_err(|error| Fault::new(at, error.to_string(), "not a path on a host").code("bad-path")));
+    let path = |name: &str| {
+        text(name)
+            .map(|(path, at)| {
+                HostPath::new(path).map_err(|error| Fault::new(at, error.to_string(), "not a path on a host").code("bad-path"))
+            })
+            .transpose()
+    };
     let session = text("session").and_then(|(session, _)| session_kind(session)).or((name == LOCAL).then_some(SessionKind::Local));
     Ok(Target {
         name: name.to_owned(),
@@ -171,7 +177,8 @@ fn from_table(host: &Table, place: &Place) -> Result<Target, Fault> {
         roles,
         labels,
         session,
-        root: root.transpose()?,
+        root: path("root")?,
+        cache: path("cache")?,
     })
 }
 

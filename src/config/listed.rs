@@ -67,6 +67,7 @@ impl Listed {
             labels: self.labels.clone(),
             session: if self.local { Some(SessionKind::Local) } else { target.session },
             root: root.clone(),
+            cache: target.cache,
             name: target.name,
         };
         Ok(targets.into_iter().map(complete).collect())
@@ -99,6 +100,7 @@ fn complete(target: &mut Target, other: Target) {
     target.port = target.port.or(other.port);
     target.session = target.session.or(other.session);
     target.root = target.root.take().or(other.root);
+    target.cache = target.cache.take().or(other.cache);
     for role in other.roles {
         if !target.roles.contains(&role) {
             target.roles.push(role);

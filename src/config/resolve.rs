@@ -215,21 +215,19 @@ impl Reader<'_> {
 
     fn cache(&self, root: &HostPath) -> Result<Option<Cache>, Fault> {
         let link = self.needed(&["cache", "link"])?;
-        match self.find(&["cache", "path"]) {
-            Some(path) => Ok(Some(Cache {
+        if let Some(path) = self.find(&["cache", "path"]) {
+            return Ok(Some(Cache {
                 path: self.host_path(path, Some(root))?,
                 link: self.tree_path(link)?,
                 fill: self.find(&["cache", "fill"]).map(|node| self.fill_command(node)).transpose()?,
                 env: self.variables(&["cache", "env"])?,
-            })),
-            None => {
-                let said = ["link", "fill", "env"].into_iter().filter_map(|name| Some((name, self.find(&["cache", name])?)));
-                match said.into_iter().find(|(_, node)| node.place != Place::Default) {
-                    None => Ok(None),
-                    Some((name, node)) => Err(Fault::new(&node.place, format!("`cache.{name}` needs `cache.path`"), "of no cache")
-                        .help("add `path = \"/srv/download-cache\"` to the same section")),
-                }
-            }
+            }));
+        }
+        let said = ["link", "fill", "env"].into_iter().filter_map(|name| Some((name, self.find(&["cache", name])?)));
+        match said.into_iter().find(|(_, node)| node.place != Place::Default) {
+            None => Ok(None),
+            Some((name, node)) => Err(Fault::new(&node.place, format!("`cache.{name}` needs `cache.path`"), "of no cache")
+                .help("add `path = \"/srv/download-cache\"` to the same section")),
         }
     }
 

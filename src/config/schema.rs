@@ -137,6 +137,7 @@ static HOST: Section = Section {
         key("labels", Shape::Named(&Shape::Text)),
         key("session", Shape::Choice(SESSIONS)),
         key("root", Shape::Text),
+        key("cache", Shape::Text),
     ],
 };
 

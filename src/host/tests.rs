@@ -125,6 +125,7 @@ async fn greet(ours: DuplexStream) -> Result<Host, super::ConnectError> {
         labels: std::collections::BTreeMap::new(),
         session: None,
         root: None,
+        cache: None,
     };
     Host::greet(&target, (SessionKind::Local, String::new()), Started { pipe, early: Vec::new(), noise: Vec::new(), uploaded: 0 }).await
 }

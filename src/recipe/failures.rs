@@ -5,8 +5,11 @@ const MEANINGS: [(&str, &str); 11] = [
     ("Couldn't find a distribution for", MISSING),
     ("No matching distribution found for", MISSING),
     ("No solution found when resolving dependencies", "uv finds no set of packages in the cache: what it lacks is named below that line"),
-    ("npm error code ENOTCACHED", "npm's cache lacks a package of package-lock.json: deployer cache fill, then the same command again"),
-    ("no matching package named", "{} is not in the vendored crates: deployer cache fill, then the same command again"),
+    (
+        "npm error code ENOTCACHED",
+        "npm's cache lacks a package of package-lock.json: fill the cache for this revision, then run the same command again",
+    ),
+    ("no matching package named", "{} is not in the vendored crates: fill the cache for this revision, then run the same command again"),
     ("pkg_resources.VersionConflict", "pin zc.recipe.egg in [versions] to the version that goes with this zc.buildout"),
     ("No module named 'pkg_resources'", "pin setuptools below 82 in the virtual environment: this zc.buildout needs pkg_resources"),
     (
@@ -14,7 +17,7 @@ const MEANINGS: [(&str, &str); 11] = [
         "remove `offline = true` or `-o`: install-from-cache alone is what makes the build offline",
     ),
     ("can't install one in offline (no-install) mode", "use `install-from-cache = true` and `-N` instead of `-o`"),
-    ("failed to get `", "{} is not in the vendored crates: deployer cache fill, then the same command again"),
+    ("failed to get `", "{} is not in the vendored crates: fill the cache for this revision, then run the same command again"),
     ("No module named ensurepip", "install the package python3-venv on the host"),
 ];
 

@@ -13,7 +13,7 @@ pub fn set_key(environment: &Environment, tree: &Manifest) -> Option<Digest> {
     let (build, cache) = (environment.build.as_ref()?, environment.cache.as_ref()?);
     let recipe = Recipe::find(&build.recipe)?;
     let mut key = Key(Vec::new());
-    key.field("deployer cache set 1");
+    key.field("cache set 1");
     key.field(&build.recipe);
     key.field(build.config.as_deref().unwrap_or_default());
     match &cache.fill {

@@ -55,6 +55,16 @@ impl CacheRow {
         self.missing.is_empty() && self.damaged.is_empty() && self.error.is_none()
     }
 
+    /// `3 of 212 files missing`: what stands in a table of other things.
+    #[must_use]
+    pub fn short(&self, files: u64) -> String {
+        match (self.missing.len() + self.damaged.len(), &self.error) {
+            (_, Some(_)) => "cannot be read".to_owned(),
+            (0, None) => "complete".to_owned(),
+            (count, None) => format!("{count} of {} missing", counted(files, "file")),
+        }
+    }
+
     /// `3 of 212 files missing: a.whl, b.whl …`: what a person reads.
     #[must_use]
     pub fn text(&self, files: u64) -> String {

@@ -64,6 +64,9 @@ pub struct PlanRow {
     pub from: Option<String>,
     /// Content to send; none where it is not known before the deploy.
     pub push_bytes: Option<u64>,
+    /// `complete`, `3 of 212 files missing`; none where it is not known what the build needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
     /// `new`, `kept build`, `already live` …
     pub action: String,
     pub free_bytes: Option<u64>,
@@ -165,19 +168,24 @@ impl PlanView {
                 None => groups.push((row, vec![&row.host])),
             }
         }
-        let head = ["HOSTS", "FROM", "PUSH", "DISK FREE", ""].map(str::to_owned).to_vec();
+        // A column that says nothing of any host is none.
+        let has_cache = self.hosts.iter().any(|row| row.cache.is_some());
+        let cut =
+            |cells: Vec<String>| cells.into_iter().enumerate().filter(|(at, _)| has_cache || *at != 3).map(|(_, cell)| cell).collect();
+        let head = ["HOSTS", "FROM", "PUSH", "CACHE", "DISK FREE", ""].map(str::to_owned).to_vec();
         let row = |(row, hosts): (&PlanRow, Vec<&str>)| std::iter::once(names.fold(hosts)).chain(row.cells()).collect();
-        std::iter::once(head).chain(groups.into_iter().map(row)).collect()
+        std::iter::once(head).chain(groups.into_iter().map(row)).map(cut).collect()
     }
 }
 
 impl PlanRow {
     /// What a person reads: rows that read the same are the same.
-    fn cells(&self) -> [String; 4] {
+    fn cells(&self) -> [String; 5] {
         let unknown = || "?".to_owned();
         [
             self.from.as_deref().map_or_else(|| "none".to_owned(), |from| short_commit(from).to_owned()),
             self.push_bytes.map_or_else(unknown, bytes),
+            self.cache.clone().unwrap_or_else(unknown),
             self.free_bytes.map_or_else(unknown, bytes),
             self.action.clone(),
         ]
@@ -196,6 +204,7 @@ mod tests {
             host: format!("app{n:02}.example.net"),
             from: (n != 12).then(|| "9f8e7d6a1b2c3d".to_owned()),
             push_bytes: (n != 12).then_some(2_100_000),
+            cache: None,
             action: if n == 3 { "kept build" } else { "new" }.to_owned(),
             free_bytes: Some(11_600_000_000),
         };

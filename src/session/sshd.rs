@@ -103,6 +103,7 @@ pub fn target(address: &str) -> Target {
         labels: std::collections::BTreeMap::new(),
         session: None,
         root: None,
+        cache: None,
     }
 }
 

@@ -35,8 +35,6 @@ pub enum FillError {
     Transfer(#[from] TransferError),
     #[error("the recipe `{0}` has no fill of its own, and `cache.fill` names none")]
     NoFill(String),
-    #[error("the fill left no file")]
-    Nothing,
     /// The build was tried without network, and still lacks these.
     #[error("the cache is not complete: a build without network lacks `{}`", lacking.join("`, `"))]
     Incomplete { lacking: Vec<String>, tail: Vec<String> },
@@ -88,7 +86,7 @@ impl Fill<'_> {
     /// Where this fill works: one place for one root and cache, which the root's lock keeps others out of.
     fn work(&self) -> String {
         let root = self.host.target().root.as_ref().unwrap_or(&self.environment.root);
-        format!("{}/.deployer/fill-{}", self.cache.path, &Digest::of(root.as_str().as_bytes()).to_string()[..16])
+        format!("{}/.deployer/fill-{}", self.cache.on(self.host.target()), &Digest::of(root.as_str().as_bytes()).to_string()[..16])
     }
 
     /// Fills the cache of the builder and the shelf. The caller holds the builder's lock.
@@ -112,9 +110,6 @@ impl Fill<'_> {
         let mut asked: Vec<String> = Vec::new();
         for _ in 0..TRIES {
             let files = cache::gather(self.host, &out, true).await?;
-            if files.entries().is_empty() {
-                return Err(FillError::Nothing);
-            }
             let (exited, tail) = self.try_build(work, &place, recipe).await?;
             let lacking = recipe::lacking(&tail);
             let shown = || tail[tail.len().saturating_sub(SHOWN)..].to_vec();
@@ -158,14 +153,14 @@ impl Fill<'_> {
         }
         // A flat cache is made in the directory above, as the tools name what is in it.
         let target = if place == "dist" { format!("{work}/out") } else { out };
-        let word = |word: &&str| match *word {
+        let filled_in = |word: &&str| match *word {
             "{kind}" => recipe.name.to_owned(),
             "{config}" => self.build.config.clone().unwrap_or_default(),
             "{out}" => target.clone(),
             "{work}" => work.to_owned(),
             other => other.to_owned(),
         };
-        Ok(Command::Argv(recipe.fill.command.iter().map(word).collect()))
+        Ok(Command::Argv(recipe.fill.command.iter().map(filled_in).collect()))
     }
 
     async fn fill(&self, work: &str, place: &str, command: &Command, lacking: &[String]) -> Result<(), FillError> {
@@ -277,7 +272,7 @@ impl Fill<'_> {
         }
         let goods = Goods::new(self.shelf.artifact(files), self.spool).map_err(TransferError::Local)?;
         let (set, from) = (Some(self.key), Some(out));
-        cache::complete(self.host, self.cache.path.as_str(), &goods, (set, from), (Step::Cache, self.events)).await?;
+        cache::complete(self.host, self.cache.on(self.host.target()).as_str(), &goods, (set, from), (Step::Cache, self.events)).await?;
         Ok(())
     }
 }

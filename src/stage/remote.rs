@@ -80,7 +80,11 @@ pub async fn link(host: &Host, recipe: &Recipe<'_>) -> Result<(), RemoteError> {
         release: recipe.release.clone(),
         directories: shared.directories.iter().map(text).collect(),
         files: shared.files.iter().map(text).collect(),
-        cache: recipe.environment.cache.as_ref().map(|cache| CacheLink { link: text(&cache.link), target: cache.path.as_str().to_owned() }),
+        cache: recipe
+            .environment
+            .cache
+            .as_ref()
+            .map(|cache| CacheLink { link: text(&cache.link), target: cache.on(host.target()).to_string() }),
         replace: shared.replace,
     };
     host.ask(Op::Link(links)).await?;

@@ -24,6 +24,7 @@ pub struct World {
     hosts: Vec<(String, PathBuf)>,
     session: &'static str,
     extra: String,
+    own_caches: bool,
 }
 
 /// How the program ended and what it printed, with everything replaced that differs from run to run.
@@ -45,7 +46,7 @@ impl World {
         git_in(&directory, ["init", "-q", "-b", "master"], b"");
         fs::write(directory.join(".git/info/exclude"), "deploy.toml\n").unwrap();
         let repository = SampleRepository { directory, v1: String::new(), wanting: String::new(), v2: String::new() };
-        Self { sandbox, repository, hosts: Vec::new(), session: "local", extra: String::new() }
+        Self { sandbox, repository, hosts: Vec::new(), session: "local", extra: String::new(), own_caches: false }
     }
 
     /// Hosts behind an sshd each, reached with the built-in client. Their root is there and empty.
@@ -74,6 +75,18 @@ impl World {
         self.config("")
     }
 
+    /// Gives every host a place of its own for its download cache, which does not exist yet.
+    pub fn own_caches(mut self) -> Self {
+        fs::create_dir(self.path("caches")).unwrap();
+        self.own_caches = true;
+        self
+    }
+
+    /// Where the cache of a host is.
+    pub fn cache(&self, host: &str) -> PathBuf {
+        self.path("caches").join(host)
+    }
+
     /// Writes `deploy.toml` with `extra` in it: keys of `[defaults]` first, then tables. `<tmp>` in it is the sandbox.
     pub fn config(mut self, extra: &str) -> Self {
         extra.clone_into(&mut self.extra);
@@ -95,6 +108,9 @@ impl World {
         );
         for (name, root) in &self.hosts {
             text += &format!("\n[[env.prod.host]]\nname = \"{name}\"\nroot = \"{}\"\nsession = \"{}\"\n", root.display(), self.session);
+            if self.own_caches {
+                text += &format!("cache = \"{}\"\n", self.cache(name).display());
+            }
         }
         self.write_raw_config(&text);
     }

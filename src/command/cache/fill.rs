@@ -71,6 +71,7 @@ fn build_here(scene: &mut Scene) -> Result<(), Error> {
         labels: BTreeMap::new(),
         session: Some(SessionKind::Local),
         root: Some(root),
+        cache: None,
     }];
     Ok(())
 }
@@ -216,7 +217,7 @@ fn plain(host: &Host, step: Step, error: &FillError) -> Error {
             ),
             ..failure::step(host.name(), step, error.to_string())
         },
-        FillError::Nothing | FillError::Path(_) | FillError::Manifest(_) => failure::step(host.name(), step, error.to_string()),
+        FillError::Path(_) | FillError::Manifest(_) => failure::step(host.name(), step, error.to_string()),
     };
     outcome::explain(Exit::BuildFailed, &[failure], 1, "the cache stays as it was".to_owned())
 }

@@ -20,7 +20,7 @@ pub async fn explain_lacking(environment: &Environment, failures: &mut [HostFail
     if !failures.iter().any(|failure| lacks(failure).is_some()) {
         return;
     }
-    let listed = each(hosts, 64, |host| caches::gather(host, cache.path.as_str(), false)).await;
+    let listed = each(hosts, 64, |host| caches::gather(host, cache.on(host.target()).as_str(), false)).await;
     let caches: Vec<(&str, Manifest)> = hosts.iter().zip(listed).filter_map(|(host, list)| Some((host.name(), list.ok()?))).collect();
     for failure in failures {
         let Some(package) = lacks(failure) else { continue };

@@ -6,12 +6,13 @@ mod push;
 mod serve;
 mod status;
 mod stock;
+mod survey;
 
 use crate::cli::{self, Common, What};
 use crate::command::material::Material;
 use crate::command::scene::{self, Scene};
 use crate::config::Overrides;
-use crate::config::environment::{Cache, Environment};
+use crate::config::environment::{Cache, Environment, Target};
 use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
@@ -24,11 +25,12 @@ use crate::tree::{Digest, Manifest};
 
 pub use hint::explain_lacking;
 pub use stock::{Stock, Stocked, look};
+pub use survey::{Survey, is_fillable, survey};
 
 /// Runs the verb.
 pub async fn cache(common: &Common, args: &cli::Cache) -> Result<Exit, Error> {
     match args {
-        cli::Cache::Fill(args) => fill::fill(common, args).await,
+        cli::Cache::Fill(args) => Box::pin(fill::fill(common, args)).await,
         cli::Cache::Status(args) => status::status(common, args).await,
         cli::Cache::Push(args) => push::push(common, args).await,
         cli::Cache::Serve(args) => serve::serve(common, args).await,
@@ -37,10 +39,10 @@ pub async fn cache(common: &Common, args: &cli::Cache) -> Result<Exit, Error> {
 
 /// Names the directory of a host's cache that has the files of a tree; none where there is no cache or no build.
 #[must_use]
-pub fn place_of(environment: &Environment, tree: &Manifest) -> Option<String> {
+pub fn place_of(environment: &Environment, target: &Target, tree: &Manifest) -> Option<String> {
     let (build, cache) = (environment.build.as_ref()?, environment.cache.as_ref()?);
     let (recipe, key) = (Recipe::find(&build.recipe)?, recipe::set_key(environment, tree)?);
-    Some(format!("{}/{}", cache.path, recipe::place(recipe, key)))
+    Some(format!("{}/{}", cache.on(target), recipe::place(recipe, key)))
 }
 
 /// The files that a tree needs: known here, or by one of the hosts.
@@ -49,7 +51,10 @@ pub async fn known_set(environment: &Environment, tree: &Manifest, shelf: &Shelf
     if let Some(set) = shelf.set(key) {
         return Some(set);
     }
-    let recalled = each(hosts, 64, |host| caches::recall(host, cache.path.as_str(), key)).await;
+    if !is_fillable(environment) {
+        return None;
+    }
+    let recalled = each(hosts, 64, |host| caches::recall(host, cache.on(host.target()).as_str(), key)).await;
     let files = recalled.into_iter().find_map(|files| files.ok().flatten())?;
     Some(Set { key, files, about: None })
 }

@@ -48,7 +48,7 @@ async fn view(subject: &Subject<'_>, connected: &fleet::Connected, events: &Even
     let stock = Stock { environment, cache, set: &set, shelf: &shelf, spool: &subject.scene.directories.cache, events };
     let goods =
         stock.goods().map_err(|error| Error::new(Exit::Internal, "list", "the list cannot be packed").caused_by(error.to_string()))?;
-    let looked = look(&connected.hosts, cache.path.as_str(), &goods).await;
+    let looked = look(&connected.hosts, cache, &goods).await;
     let mut hosts: Vec<CacheRow> = connected
         .hosts
         .iter()

@@ -31,8 +31,8 @@ pub type Looked = Result<Compared, TransferError>;
 pub type Stocked = Result<(), HostFailure>;
 
 /// Compares all hosts with a set, in one round trip each.
-pub async fn look(hosts: &[Host], directory: &str, goods: &Goods) -> Vec<Looked> {
-    each(hosts, 64, |host| caches::compare(host, directory, goods)).await
+pub async fn look(hosts: &[Host], cache: &Cache, goods: &Goods) -> Vec<Looked> {
+    each(hosts, 64, |host| caches::compare(host, cache.on(host.target()).as_str(), goods)).await
 }
 
 impl Stock<'_> {
@@ -46,7 +46,7 @@ impl Stock<'_> {
             Ok(goods) => goods,
             Err(error) => return hosts.iter().map(|host| Err(failed(host, &error))).collect(),
         };
-        let looked = look(hosts, self.cache.path.as_str(), &goods).await;
+        let looked = look(hosts, self.cache, &goods).await;
         let absent = self.obtain(hosts, &looked).await;
         let both: Vec<(&Host, Looked)> = hosts.iter().zip(looked).collect();
         each(both, 64, |(host, looked)| {
@@ -83,7 +83,7 @@ impl Stock<'_> {
                 continue;
             }
             // A host that cannot give it is passed over: the next one may.
-            let _ = caches::fetch(host, self.cache.path.as_str(), list, self.shelf, self.spool).await;
+            let _ = caches::fetch(host, self.cache.on(host.target()).as_str(), list, self.shelf, self.spool).await;
             wanted.retain(|_, entry| !self.shelf.holds(&entry.kind));
         }
         wanted.into_keys().collect()
@@ -104,7 +104,7 @@ impl Stock<'_> {
             return Err(HostFailure { hint, ..failure::step(host.name(), Step::Cache, message) });
         }
         self.fits(host)?;
-        let (set, cache) = (Some(self.set.key), self.cache.path.as_str());
+        let (set, cache) = (Some(self.set.key), self.cache.on(host.target()).as_str());
         caches::complete(host, cache, goods, (set, None), (Step::Cache, self.events)).await.map_err(|error| failed(host, &error))
     }
 

@@ -98,11 +98,11 @@ impl Deploy<'_> {
     async fn stock(&self, members: &[Member], local: &Material, tally: &Tally<'_>) -> Vec<Stocked> {
         let making = |member: &Member| member.plan.action == Action::Make;
         let hosts: Vec<Host> = members.iter().filter(|member| making(member)).map(|member| member.host.clone()).collect();
-        let shelf = Shelf::at(&self.scene.directories.cache);
-        let set = cache::known_set(self.environment, &local.artifact.manifest, &shelf, &hosts).await;
+        let own = Shelf::at(&self.scene.directories.cache);
+        let set = cache::known_set(self.environment, &local.artifact.manifest, &own, &hosts).await;
         let (Some(set), Some(cache)) = (set, &self.environment.cache) else { return members.iter().map(|_| Ok(())).collect() };
         let spool = &self.scene.directories.cache;
-        let stock = Stock { environment: self.environment, cache, set: &set, shelf: &shelf, spool, events: self.events };
+        let stock = Stock { environment: self.environment, cache, set: &set, shelf: &own, spool, events: self.events };
         members.iter().filter(|member| !making(member)).for_each(|_| tally.absent(&[Step::Cache]));
         let mut stocked = stock.complete(&hosts, tally).await.into_iter();
         members.iter().map(|member| if making(member) { stocked.next().unwrap_or(Ok(())) } else { Ok(()) }).collect()
@@ -142,7 +142,7 @@ impl Deploy<'_> {
         let recipe = Recipe { environment, release: &member.release, values: &values, durable: true };
         let linked = tally.step(name, Step::Link, remote::link(host, &recipe), |result| Done {
             detail: match result {
-                Ok(()) => self.environment.cache.as_ref().map(|cache| format!("shared download cache {}", cache.path)),
+                Ok(()) => self.environment.cache.as_ref().map(|cache| format!("shared download cache {}", cache.on(host.target()))),
                 Err(error) => Some(error.to_string()),
             },
             ..Done::default()
@@ -206,7 +206,7 @@ impl Deploy<'_> {
     fn places(&self, member: &Member, local: &Material) -> Places {
         let root = member.host.target().root.as_ref().unwrap_or(&self.environment.root);
         Places {
-            cache: cache::place_of(self.environment.of(member.host.target()), &local.artifact.manifest),
+            cache: cache::place_of(self.environment.of(member.host.target()), member.host.target(), &local.artifact.manifest),
             scratch: format!("{root}/{}", layout::scratch(&member.release)),
         }
     }

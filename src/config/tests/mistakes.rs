@@ -698,7 +698,7 @@ error: `cache.link` needs `cache.path`
  --> deploy.toml:6:18
   |
 6 | cache = { link = "downloads" }
-  |                  ^^^^^^^^^^^ a link to nothing
+  |                  ^^^^^^^^^^^ of no cache
   |
   = help: add `path = "/srv/download-cache"` to the same section
 

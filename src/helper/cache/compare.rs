@@ -69,11 +69,11 @@ fn look(dir: &Dir, directory: &str, list: &Manifest, proofs: &mut Proofs) -> Res
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Found::Missing),
             Err(error) => return Err(error),
         };
-        if stat.kind != FileKind::File || stat.size != *size {
+        if stat.kind != FileKind::File {
             return Ok(Found::Other(None));
         }
         let now = proofs.digest(dir, path, &stat)?;
-        Ok(if now == *digest { Found::Same } else { Found::Other(Some(now)) })
+        Ok(if now == *digest && stat.size == *size { Found::Same } else { Found::Other(Some(now)) })
     };
     let mut found = Vec::with_capacity(list.entries().len());
     for entry in list.entries() {

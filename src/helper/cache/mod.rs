@@ -65,7 +65,7 @@ fn open(directory: &str) -> Result<Dir, Failure> {
 }
 
 fn unopened(directory: &str, error: &io::Error) -> Failure {
-    let hint = "deployer setup makes it, where the login user may; or change `cache.path`";
+    let hint = "`setup` makes it where the login user may; or change `cache.path`";
     if error.kind() != io::ErrorKind::NotFound {
         return failure::hinted(
             failure::code(error),

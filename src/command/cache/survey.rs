@@ -1,0 +1,116 @@
+//! What `plan` and `doctor` tell of caches: what every host lacks of what a revision needs, and whether a deploy could send it.
+
+use std::collections::BTreeMap;
+
+use super::stock::Looked;
+use super::{Stock, known_set, look};
+use crate::command::material::Material;
+use crate::command::scene::Scene;
+use crate::config::environment::Environment;
+use crate::config::ranges;
+use crate::event::Events;
+use crate::figures::counted;
+use crate::host::Host;
+use crate::recipe::{self, Recipe};
+use crate::report::cache::CacheRow;
+use crate::report::plan::Blocker;
+use crate::shelf::Shelf;
+use crate::stage::cache as caches;
+use crate::tree::Entry;
+
+/// The caches of hosts against what a revision needs.
+pub struct Survey {
+    /// How many files are needed.
+    pub files: u64,
+    /// One a host, in their order.
+    pub rows: Vec<CacheRow>,
+    /// The hosts that lack what nobody could send them.
+    pub beyond_help: Vec<String>,
+}
+
+/// Whether anybody could know what a revision of this environment needs.
+#[must_use]
+pub fn is_fillable(environment: &Environment) -> bool {
+    let (Some(build), Some(cache)) = (&environment.build, &environment.cache) else { return false };
+    cache.fill.is_some() || Recipe::find(&build.recipe).is_some_and(|recipe| !recipe.fill.command.is_empty())
+}
+
+/// Looks at all hosts; none where it is not known what the revision needs.
+pub async fn survey(scene: &Scene, local: &Material, hosts: &[Host], events: &Events) -> Option<Survey> {
+    let environment = &scene.environment;
+    let cache = environment.cache.as_ref()?;
+    let shelf = Shelf::at(&scene.directories.cache);
+    recipe::set_key(environment, &local.artifact.manifest)?;
+    let set = known_set(environment, &local.artifact.manifest, &shelf, hosts).await?;
+    let stock = Stock { environment, cache, set: &set, shelf: &shelf, spool: &scene.directories.cache, events };
+    let looked = look(hosts, cache, &stock.goods().ok()?).await;
+    // What each host lacks; a host that could not be looked at gives nothing to others either.
+    let lacking: Vec<Option<Vec<&Entry>>> =
+        looked.iter().map(|looked| looked.as_ref().ok().map(|compared| caches::entries(&set.files, &caches::lacking(compared)))).collect();
+    let can_be_had = |entry: &Entry| {
+        shelf.holds(&entry.kind) || lacking.iter().flatten().any(|lacks| lacks.iter().all(|lacked| lacked.path != entry.path))
+    };
+    let row = |(host, looked): (&Host, &Looked)| {
+        let names = |ranges: &[(u32, u32)]| caches::entries(&set.files, ranges).iter().map(|entry| entry.path.to_string()).collect();
+        match looked {
+            Ok(compared) => CacheRow {
+                host: host.name().to_owned(),
+                missing: names(&compared.missing),
+                damaged: names(&compared.differing),
+                error: None,
+            },
+            Err(error) => CacheRow::unknown(host.name(), error.to_string()),
+        }
+    };
+    let rows = hosts.iter().zip(&looked).map(row).collect();
+    let is_beyond_help = |lacks: &Option<Vec<&Entry>>| lacks.as_ref().is_some_and(|lacks| lacks.iter().any(|entry| !can_be_had(entry)));
+    let beyond_help =
+        hosts.iter().zip(&lacking).filter(|(_, lacks)| is_beyond_help(lacks)).map(|(host, _)| host.name().to_owned()).collect();
+    Some(Survey { files: set.files.totals().0, rows, beyond_help })
+}
+
+impl Survey {
+    /// What would stop a deploy: what is lacking and nobody has, and caches that cannot be looked at.
+    #[must_use]
+    pub fn blockers(&self, environment: &Environment) -> Vec<Blocker> {
+        let lacking = self.rows.iter().filter(|row| self.beyond_help.contains(&row.host)).map(|row| Blocker {
+            hosts: vec![row.host.clone()],
+            what: format!("{} in its cache, and nobody here has them", row.text(self.files)),
+            fix: Some(format!("deployer cache fill -e {}", environment.name)),
+        });
+        lacking.collect()
+    }
+
+    /// The text of `doctor`: `11/12 complete; app07 lacks 1 file`.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let complete = self.rows.iter().filter(|row| row.is_complete()).count();
+        let mut text = format!("{complete}/{} complete, {} each", self.rows.len(), counted(self.files, "file"));
+        for (count, hosts) in self.lacking() {
+            text += &format!("; {} lacks {}", ranges::fold(&hosts), counted(count as u64, "file"));
+        }
+        for row in self.rows.iter().filter(|row| row.error.is_some()) {
+            text += &format!("; {}: {}", row.host, row.text(self.files));
+        }
+        text
+    }
+
+    /// Hosts by how many files they lack.
+    fn lacking(&self) -> BTreeMap<usize, Vec<&str>> {
+        let mut hosts: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
+        for row in self.rows.iter().filter(|row| row.error.is_none() && !row.is_complete()) {
+            hosts.entry(row.missing.len() + row.damaged.len()).or_default().push(&row.host);
+        }
+        hosts
+    }
+
+    /// What completes the caches, where something is lacking that can be had.
+    #[must_use]
+    pub fn fix(&self, environment: &Environment) -> Option<String> {
+        if !self.beyond_help.is_empty() {
+            return Some(format!("deployer cache fill -e {}", environment.name));
+        }
+        let lacking: Vec<&str> = self.lacking().into_values().flatten().collect();
+        (!lacking.is_empty()).then(|| format!("deployer cache push -e {} -H {}", environment.name, ranges::fold(&lacking)))
+    }
+}
