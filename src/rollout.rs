@@ -1,5 +1,5 @@
 //! The rollout's decisions: how large waves are, who goes first, whether the next host may be admitted, what a failure means for the
-//! rest. Pure arithmetic on counts; the tests compare it with a simulation that counts hosts one by one.
+//! rest. Pure arithmetic on counts; the tests, most of the file, compare it with a simulation that counts hosts one by one.
 
 use crate::config::environment::OnFailure;
 use crate::config::quantity::Amount;

@@ -28,6 +28,7 @@ use crate::rollout::{self, Barrier};
 
 mod activate;
 mod again;
+mod back;
 mod ending;
 mod health;
 mod hooks;

@@ -262,7 +262,7 @@ fn build(helper: &Helper, request: &Request, release: &ReleaseId, exec: &Exec) -
     began.map_err(|error| failure::io("make", &scratch, &error))?;
     let result = helper.run(exec, marks, false, &mut output);
     // What stays is swept by whoever takes the lock next.
-    let _ = clear_scratch(&root, &scratch);
+    let _ = clear_scratch(&root, &scratch).and_then(|()| root.dir.empty_trash());
     let why = match &result {
         Ok(exited) if exited.is_success() => None,
         Ok(exited) => Some(format!("the build ended with {:?}", exited.end)),

@@ -23,8 +23,8 @@ use rustix::io::Errno;
 const LONGEST: usize = 4000;
 const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 const SET_GROUP_ID: u32 = 0o2000;
-/// What the kernel tells of a directory at once: several hundred names.
-const LISTING: usize = 32 * 1024;
+/// What the kernel tells of a directory at once: hundreds of names.
+const LISTING: usize = 16 * 1024;
 
 /// A held directory.
 #[derive(Debug)]

@@ -3,7 +3,8 @@
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
-use crate::running::{Ended, Running};
+use crate::harness::World;
+use crate::running::{Ended, Running, program};
 use crate::whole::{Stage, assert_settled, live_commit, state_of};
 
 const HOSTS: [&str; 16] = [
@@ -97,4 +98,35 @@ fn of_sixteen_hosts_one_unreachable_one_silent_and_one_that_cannot_build_stop_th
     stage.mark(&format!("broken-{BROKEN}"), false);
     deploy(&stage, &[]).exits(0).tells(&[(&four[..7], 16)]);
     assert_settled(&stage.world, &HOSTS);
+}
+
+/// Sixty here; `scripts/bench --fleet 500` takes as many as are asked for.
+#[test]
+fn of_sixty_distant_hosts_three_fail_and_the_others_are_rolled_out_in_waves() {
+    let names: Vec<String> = (1..=60).map(|number| format!("app{number:02}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let settings = "waves = [\"1\", \"10%\", \"100%\"]\nmax-failures = \"5%\"\nmin-healthy = \"50%\"\n\
+                    build = { command = '[ $DEPLOYER_HOST != app13 ] || ! grep -q two app' }\n\
+                    check = { run = 'case $DEPLOYER_HOST in app2[12]) ! grep -q two app;; esac', retries = 1 }\n";
+    let world = World::new().local_hosts(&names).config(settings);
+    let one = world.commit(&[("app", "one\n")]);
+    world.deploy("master");
+    let two = world.commit(&[("app", "two\n")]);
+    let mut command = program(&world, &["deploy", "--rev", "master"]);
+    let ended = Running::spawn(command.env("DEPLOYER_LOCAL_DELAY", "20ms")).end();
+    ended.exits(12).tells(&[(&one[..7], 3), (&two[..7], 57)]);
+    let old: Vec<&str> = names.iter().copied().filter(|host| live_commit(world.root(host)) == one).collect();
+    assert_eq!(old, ["app13", "app21", "app22"]);
+    let waves: Vec<usize> = ended
+        .events
+        .iter()
+        .filter(|event| event["type"] == "wave.finished")
+        .map(|event| event["hosts"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(waves, [1, 5, 53]);
+    let took = |step: &str| {
+        let of = |event: &&serde_json::Value| event["type"] == "step.finished" && event["step"] == step;
+        ended.events.iter().find(of).unwrap()["secs"].as_f64().unwrap()
+    };
+    assert!(took("lock") >= 0.04, "the control: the way is there and back");
 }

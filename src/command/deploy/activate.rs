@@ -1,4 +1,4 @@
-//! Activation in waves, and putting back what this run had switched.
+//! Activation in waves: who is admitted when, and what stops it.
 
 use std::time::Instant;
 
@@ -8,17 +8,14 @@ use futures_util::stream::FuturesUnordered;
 use super::health::Health;
 use super::hooks::{self, Told};
 use super::{Deploy, Member};
-use crate::command::activation::{self, Back, NotActivated, Switch};
+use crate::command::activation::{self, NotActivated, Switch};
 use crate::command::failure::{self, HostFailure};
 use crate::command::material::Material;
-use crate::command::outcome;
 use crate::command::scene::Ended;
 use crate::config::environment::Moment;
 use crate::event::{Event, Step};
-use crate::exit::Exit;
-use crate::fleet::{self, Tally};
+use crate::fleet::Tally;
 use crate::host::Host;
-use crate::release::ReleaseId;
 use crate::rollout::{self, Admission, Halt, Rollout, Verdict};
 
 /// How far the waves came.
@@ -120,7 +117,10 @@ impl Deploy<'_> {
         let ended = match verdict {
             // Whatever failed did so before anything was switched.
             Verdict::Rollback | Verdict::Stop if switched.is_empty() && failures.iter().all(|failure| failure.step < Step::Activate) => {
-                self.not_activated(all, &failures, why)
+                match self.interrupt.asked() {
+                    Some(exit) if why.is_some() => self.interrupted(exit, all),
+                    Some(_) | None => self.not_activated(all, &failures, why),
+                }
             }
             Verdict::Rollback => self.put_back(&switched, all, failures, why).await,
             Verdict::Complete => {
@@ -289,36 +289,6 @@ impl Deploy<'_> {
         }
         switch.confirm(tally).await
     }
-
-    /// Puts back hosts that failed while the others go on or stay.
-    async fn put_back_failed(&self, failed: &[&Member], failures: &[HostFailure]) -> Vec<HostFailure> {
-        if failed.is_empty() {
-            return Vec::new();
-        }
-        let back: Vec<Back<'_>> = failed.iter().map(|member| Back { host: &member.host, release: &member.release, is_bad: true }).collect();
-        activation::put_back(&back, &reason(failures), self.events).await
-    }
-
-    /// Puts back every host this run switched, each to its own previous release.
-    async fn put_back(&self, switched: &[&Member], all: &[Host], mut failures: Vec<HostFailure>, why: Option<String>) -> Ended {
-        let tried: Vec<(&str, &ReleaseId)> = switched.iter().map(|member| (member.host.name(), &member.release)).collect();
-        let back = switched.iter().map(|member| {
-            let is_bad = is_bad((member.host.name(), &member.release), &tried, &failures);
-            Back { host: &member.host, release: &member.release, is_bad }
-        });
-        let back: Vec<Back<'_>> = back.collect();
-        let stuck = activation::put_back(&back, &reason(&failures), self.events).await;
-        let whole = stuck.is_empty() && !failures.iter().any(HostFailure::is_unknown);
-        failures.extend(stuck);
-        fleet::refresh(all).await;
-        let exit = if whole { Exit::RolledBack } else { Exit::Partial };
-        let live = activation::live(all, &failures);
-        let state = outcome::serving(&self.environment.name, "runs", &live);
-        let first = if whole { "Rolled back." } else { "NOT wholly rolled back." };
-        let error = outcome::explain_unless(why, exit, &failures, self.environment.targets.len(), state.clone());
-        let next = outcome::look_at(&self.environment.name, &failures);
-        Ended { exit, error: Some(error), live, ok: 0, failed: failures.len(), summary: format!("{first} {state}."), next }
-    }
 }
 
 impl Progress<'_> {
@@ -332,37 +302,4 @@ impl Progress<'_> {
         self.why = Some("the run was interrupted during activation".to_owned());
         rollout::broken_off(deploy.environment.on_failure)
     }
-}
-
-/// What the history of a host says of why it was put back.
-fn reason(failures: &[HostFailure]) -> String {
-    match failures.iter().rfind(|failure| failure.step >= Step::Activate && !failure.is_tolerated) {
-        Some(failure) => format!("{} failed on {}: {}", failure.step.name(), failure.host, failure.message),
-        None => "the run was interrupted".to_owned(),
-    }
-}
-
-/// Tells whether a release that is put back on a host is never to be chosen again by itself: it did not hold there, or the same release
-/// was tried on another host and did not hold. That a run was interrupted, or that another host was lost, is nothing against it.
-fn is_bad(here: (&str, &ReleaseId), tried: &[(&str, &ReleaseId)], failures: &[HostFailure]) -> bool {
-    let (host, release) = here;
-    failures.iter().any(|failure| match failure.step {
-        Step::Activate | Step::Check if failure.host == host => true,
-        Step::Activate | Step::Check => !failure.lost && tried.contains(&(failure.host.as_str(), release)),
-        Step::Confirm | Step::Hook => failure.host == host,
-        Step::Mirror
-        | Step::Resolve
-        | Step::Export
-        | Step::Connect
-        | Step::Lock
-        | Step::Push
-        | Step::Cache
-        | Step::Link
-        | Step::Build
-        | Step::Revert
-        | Step::Prune
-        | Step::Setup
-        | Step::Fill
-        | Step::Run => false,
-    })
 }

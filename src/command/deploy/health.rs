@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Deploy, Member};
 use crate::command::scene;
+use crate::config::ranges;
 use crate::error::Error;
 use crate::event::{Event, Severity};
 use crate::exit::Exit;
@@ -19,6 +20,8 @@ pub(super) struct Health {
     pub well: usize,
     /// The others, and why.
     unwell: BTreeMap<String, String>,
+    /// Whether the order or the number of hosts depends on it.
+    matters: bool,
 }
 
 impl Health {
@@ -69,7 +72,7 @@ impl Deploy<'_> {
         .await;
         let unwell: BTreeMap<String, String> =
             hosts.iter().zip(found).filter_map(|(host, why)| Some((host.name().to_owned(), why?))).collect();
-        Health { well: hosts.len() - unwell.len() + self.environment.left_out, unwell }
+        Health { well: hosts.len() - unwell.len() + self.environment.left_out, unwell, matters }
     }
 
     async fn check_now(&self, host: &Host) -> Option<String> {
@@ -93,11 +96,11 @@ impl Deploy<'_> {
                 by_reason.entry(why).or_default().push(member.host.name().to_owned());
             }
         }
-        if by_reason.values().map(Vec::len).sum::<usize>() == ready.len() {
+        if !health.matters || by_reason.values().map(Vec::len).sum::<usize>() == ready.len() {
             return;
         }
         for (why, hosts) in by_reason {
-            let message = format!("{} before the others: {why}", if hosts.len() == 1 { "goes" } else { "go" });
+            let message = format!("{} first: {why}", ranges::fold(&hosts));
             let (severity, code) = (Severity::Note, "unwell".to_owned());
             self.events.emit(Event::Diagnostic { severity, code, message, hosts, evidence: Vec::new(), state: None, help: Vec::new() });
         }

@@ -28,9 +28,12 @@ const QUEUE: usize = 4;
 /// Files of one batch.
 const BATCH: usize = 128;
 /// Content that is worth writing back before its end; less is written in no time.
-const EARLY: u64 = 8 * 1024 * 1024;
-/// How often at most that is begun in one stream: each time costs the disk a flush.
-const EARLY_TIMES: u64 = 3;
+const EARLY: u64 = 4 * 1024 * 1024;
+/// How often that is begun again in one stream: each time costs the disk a flush.
+const EARLY_TIMES: u64 = 4;
+
+/// A writer has a third of the processor time of whatever else wants it.
+const NICE: i32 = 5;
 
 /// What a writer is given.
 enum Work {
@@ -59,10 +62,10 @@ pub fn content(root: &Root, memory: &Memory, content: &Content, stream: impl Buf
     }
     let mut stored = memory.load(root, release)?;
     let dir = open_release(root, release)?;
-    let (step, written_back) = ((content.size / EARLY_TIMES).max(EARLY), Cell::new(0));
+    let (step, due) = ((content.size / EARLY_TIMES).max(EARLY), Cell::new(EARLY));
     let write_back = |taken: u64| {
-        if taken >= written_back.get() + step {
-            written_back.set(taken);
+        if taken >= due.get() {
+            due.set(taken + step);
             memory.write_back(root, release);
         }
     };
@@ -70,6 +73,9 @@ pub fn content(root: &Root, memory: &Memory, content: &Content, stream: impl Buf
         write_back(taken);
         progress(taken);
     });
+    if content.size >= EARLY {
+        memory.write_back(root, release);
+    }
     let mut written = Written::default();
     for (index, stamp) in proofs {
         stored.ledger.proofs[index] = Proof::Verified(stamp);
@@ -221,6 +227,8 @@ impl Desk<'_> {
 }
 
 fn write(release: &ReleaseId, dir: &Dir, stored: &Stored, work: &Receiver<Work>, back: Sender<Vec<u8>>) -> Report {
+    // Best effort: the connection, the disk's own threads and what the host serves come first.
+    let _ = rustix::process::nice(NICE);
     let mut writer = Writer { release, stored, cursor: Cursor::new(dir), large: None, proofs: Vec::new(), back };
     let mut result = Ok(());
     while let (true, Ok(work)) = (result.is_ok(), work.recv()) {

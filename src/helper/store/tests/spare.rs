@@ -135,7 +135,7 @@ fn what_sorts_between_a_directory_that_goes_and_what_is_in_it_stops_nothing() {
     assert_eq!(host.names("releases/r2"), ["REVISION", "a"]);
     // The same where an interrupted run is gone on with.
     host.begin("r3", &after).unwrap();
-    for (path, _) in &before {
+    for path in before.keys() {
         let path = host.in_release("r3", std::str::from_utf8(path).unwrap());
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "left").unwrap();

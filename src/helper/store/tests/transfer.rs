@@ -366,8 +366,8 @@ fn a_source_that_cannot_be_read_is_no_error_of_the_copy() {
     let wanted = super::super::copy::Wanted { mode: FILE, size: 5, digest: Digest::of(b"alpha"), mtime: 1_700_000_000 };
     for trusted in [None, Some(super::super::stored::Stamp::from(&looks))] {
         let copier = super::super::copy::Copier::default();
-        let copied = copier.copy((&mut source, &looks), trusted, (&held, b"to"), &wanted, &mut Vec::new());
-        assert!(matches!(copied, Err(super::super::copy::NotCopied::Source)));
+        let result = copier.copy((&mut source, &looks), trusted, (&held, b"to"), &wanted, &mut Vec::new());
+        assert!(matches!(result, Err(super::super::copy::NotCopied::Source)));
         assert!(!dir.path().join("to").exists());
     }
 }
