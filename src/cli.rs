@@ -225,6 +225,9 @@ pub struct What {
     /// Send this directory instead of a revision.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["expect"])]
     pub tree: Option<PathBuf>,
+    /// Take what this environment confirmed, built as it is there, instead of building.
+    #[arg(long, value_name = "ENV", conflicts_with_all = ["tree", "force"])]
+    pub from: Option<String>,
     /// Make the release anew although the hosts have it.
     #[arg(long)]
     pub force: bool,

@@ -33,6 +33,7 @@ pub enum Step {
     Cache,
     Link,
     Build,
+    Capture,
     Hook,
     Activate,
     Check,
@@ -49,7 +50,7 @@ impl Step {
     pub const fn stage(self) -> Stage {
         match self {
             Self::Mirror | Self::Resolve | Self::Export => Stage::Local,
-            Self::Connect | Self::Lock | Self::Push | Self::Cache | Self::Link => Stage::Transfer,
+            Self::Connect | Self::Lock | Self::Push | Self::Cache | Self::Link | Self::Capture => Stage::Transfer,
             Self::Build
             | Self::Hook
             | Self::Activate
@@ -75,6 +76,7 @@ impl Step {
             Self::Cache => "cache",
             Self::Link => "link",
             Self::Build => "build",
+            Self::Capture => "capture",
             Self::Hook => "hook",
             Self::Activate => "activate",
             Self::Check => "check",

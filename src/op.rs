@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::release::{NewRelease, Record, ReleaseId};
-use crate::tree::Digest;
+use crate::tree::{Digest, TreePath};
 
 /// A command of the user's: an argv that no shell sees, or a text for `sh -eu`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +80,12 @@ pub enum Op {
     /// Run a command of the user's that is part of a deploy, under the lock: that it began and how it ended is in the host's history.
     /// The stream is its output. Answer: `Exited`.
     Hook { name: String, release: ReleaseId, exec: Exec },
+    /// Read a finished release anew, what its build made included, and send the manifest of it all on the stream, zstd-compressed.
+    /// Answer: `Captured`.
+    Capture { release: ReleaseId },
+    /// Send the content of files of a release: one zstd frame of `length (u64, little endian) | content`, in the order of `files`.
+    /// Answer: `Done`.
+    Give { release: ReleaseId, files: Vec<TreePath> },
 }
 
 /// Who is at work: what another operator reads beside the lock.
@@ -250,6 +256,29 @@ pub enum Answer {
     LockState(LockState),
     RunEnded(RunEnd),
     Compared(Compared),
+    Captured(Captured),
+}
+
+/// A release as it was read for other hosts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Captured {
+    /// The manifest on the stream decompresses to so many bytes.
+    pub size: u64,
+    /// The links that were made into the release. They are not in the manifest: every host makes its own.
+    pub links: Vec<TreePath>,
+    /// What the tree refers to and does not hold.
+    pub outside: Vec<Outside>,
+    /// Files that came after the seal, a few of them named. They are not in the manifest.
+    pub late: u64,
+    pub late_names: Vec<Vec<u8>>,
+}
+
+/// A path outside a release that is there on its host, and what in the release leads to it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Outside {
+    /// As `Probe` takes it.
+    pub path: String,
+    pub from: TreePath,
 }
 
 /// How a directory compares with a list. Ranges are (first index, count) of its entries, ascending.

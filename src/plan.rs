@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::op::{Current, Facts, RootState};
-use crate::release::{NewRelease, Record, ReleaseId};
+use crate::release::{NewRelease, Record, ReleaseId, State};
 use crate::tree::Digest;
 
 /// What is to be live when the run is over.
@@ -13,8 +13,17 @@ pub struct Wanted {
     pub commit: Option<String>,
     pub tree: Digest,
     pub build_key: Digest,
+    /// The very bytes that another environment confirmed.
+    pub promoted: Option<Promoted>,
     /// Make it anew, whatever the hosts have.
     pub force: bool,
+}
+
+/// A built tree and the release that it was built as: it runs nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promoted {
+    pub tree: Digest,
+    pub release: ReleaseId,
 }
 
 /// What one host needs.
@@ -62,6 +71,7 @@ pub fn host(name: &str, facts: &Facts, wanted: &Wanted, need: Need, environment:
     let mut blockers: Vec<_> = root_blocker(facts, environment).into_iter().chain(current_blocker(facts)).collect();
     if action == Action::Make {
         blockers.extend(space_blocker(facts, need, environment));
+        blockers.extend(wanted.promoted.as_ref().and_then(|promoted| taken_blocker(facts, promoted, environment)));
     }
     HostPlan {
         host: name.to_owned(),
@@ -132,7 +142,8 @@ fn action(facts: &Facts, live: Option<&Record>, wanted: &Wanted) -> Action {
     let same = |record: &&Record| {
         // The tree decides: one commit is many trees (another `source.path`, a directory that only bears its label).
         let code = record.release.tree == wanted.tree && (wanted.commit.is_none() || wanted.commit == record.release.commit);
-        code && record.release.build_key == wanted.build_key && record.state.is_sealed()
+        let bytes = |promoted: &Promoted| record.release.origin.as_ref().is_some_and(|origin| origin.tree == promoted.tree);
+        code && record.release.build_key == wanted.build_key && wanted.promoted.as_ref().is_none_or(bytes) && record.state.is_sealed()
     };
     // An active release that nobody confirmed is not what anybody may call deployed: it is activated and checked again.
     if facts.unresolved.is_none() && live.as_ref().is_some_and(same) {
@@ -177,6 +188,22 @@ fn current_blocker(facts: &Facts) -> Option<Blocker> {
         ),
     };
     Some(Blocker { code: "current", message, hint })
+}
+
+/// The place that a built tree needs may be taken by what cannot be begun again.
+fn taken_blocker(facts: &Facts, promoted: &Promoted, environment: &str) -> Option<Blocker> {
+    let id = &promoted.release;
+    let record = facts.releases.iter().find(|record| record.release.id == *id);
+    let why = match record.map(|record| record.state) {
+        None if facts.foreign.iter().any(|name| name == id.as_str()) => "was made by another tool",
+        None | Some(State::Uploading | State::Uploaded | State::Failed | State::Bad) => return None,
+        Some(State::Building | State::Sealed | State::Active | State::Confirmed | State::Retired) => "is another one here",
+    };
+    Some(Blocker {
+        code: "release-taken",
+        message: format!("release `{id}` {why}, and what was built as it runs under no other name"),
+        hint: format!("deployer prune -e {environment} --release {id}"),
+    })
 }
 
 /// Asks for the tree once more than it is large: the build adds to it.

@@ -123,6 +123,28 @@ pub struct NewRelease {
     pub by: String,
     /// Seconds since 1970 on the controller's clock. For people; order is `sequence`.
     pub created: i64,
+    /// Where its tree was built, if that was not on the host itself.
+    #[serde(default)]
+    pub origin: Option<Origin>,
+}
+
+/// A tree that came to its host built. `NewRelease::tree` names the code all the same, and `NewRelease::manifest` what was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Names the tree with what its build made.
+    pub tree: Digest,
+    /// The host that built it.
+    pub host: String,
+    /// The environment that had confirmed it.
+    pub environment: Option<String>,
+}
+
+impl NewRelease {
+    /// Names the tree that is sent.
+    #[must_use]
+    pub fn sent_tree(&self) -> Digest {
+        self.origin.as_ref().map_or(self.tree, |origin| origin.tree)
+    }
 }
 
 /// `.deployer/rel/<id>.json`: what a host knows of one release. Times are seconds since 1970.

@@ -32,6 +32,7 @@ mod back;
 mod ending;
 mod health;
 mod hooks;
+mod once;
 mod prepare;
 
 pub use again::make_again;
@@ -40,7 +41,8 @@ const STOPPING: &str = "Stopping at the next safe point. (^C again leaves at onc
 
 /// Runs the verb.
 pub async fn deploy(common: &Common, args: &cli::Deploy) -> Result<Exit, Error> {
-    let scene = Scene::set(common, &scene::deploy_overrides(common, args)).await?;
+    let mut scene = Scene::set(common, &scene::deploy_overrides(common, args)).await?;
+    scene.draw_from(common, &args.what).await?;
     let directory = args.what.tree.as_ref().map(|tree| tree.display().to_string());
     let what = directory.as_deref().or(args.what.rev.as_deref()).or(scene.environment.rev.as_deref());
     windows::insist(&scene.environment, args.outside_window, &again(&scene.environment, &args.what))?;
@@ -86,6 +88,7 @@ struct Deploy<'a> {
 }
 
 /// A host that takes part, and the release that will be live there.
+#[derive(Clone)]
 struct Member {
     host: Host,
     plan: HostPlan,
@@ -203,8 +206,13 @@ impl Deploy<'_> {
     /// Everything that happens under the lock.
     async fn locked(&self, local: &Material, hosts: Vec<Host>, plans: Vec<HostPlan>, failures: Vec<HostFailure>) -> Result<Ended, Error> {
         let fresh = self.release_id(local, &hosts)?;
+        let source = Box::pin(self.source(local, &hosts, &plans, &fresh)).await?;
+        let fresh = source.as_ref().map_or(fresh, |source| source.release.clone());
         let all = hosts.clone();
-        let ended = self.roll_out(local, hosts, plans, failures, &fresh).await;
+        let ended = self.roll_out(local, hosts, plans, failures, (source.as_ref(), &fresh)).await;
+        if let Some(source) = &source {
+            source.close().await;
+        }
         let exit = ended.as_ref().map_or_else(|error| error.exit, |ended| ended.exit);
         if exit != Exit::Ok {
             let places: Vec<hooks::Place<'_>> = all.iter().map(|host| (host, &fresh)).collect();
@@ -220,7 +228,7 @@ impl Deploy<'_> {
         hosts: Vec<Host>,
         plans: Vec<HostPlan>,
         mut failures: Vec<HostFailure>,
-        fresh: &ReleaseId,
+        (source, fresh): (Option<&once::Source>, &ReleaseId),
     ) -> Result<Ended, Error> {
         let adopted = plans.iter().find_map(|plan| match &plan.action {
             Action::Adopt(id) => Some(id),
@@ -249,12 +257,20 @@ impl Deploy<'_> {
                 self.finished(local, &all, &[], failures, &[], None).await
             });
         }
-        let parcel = self.parcel(local, &working, fresh).await?;
-        let prepared = match self.interrupt.until(self.prepare(&working, &parcel, local)).await {
-            Ok(prepared) => prepared,
+        let prepared = match self.interrupt.until(self.prepare_all(source, &working, local, fresh)).await {
+            Ok(prepared) => prepared?,
             Err(exit) => {
                 prepare::give_up(&working, "the run was interrupted").await;
                 return Ok(self.interrupted(exit, &all));
+            }
+        };
+        let prepared = match prepared {
+            Ok(prepared) => prepared,
+            Err(reasons) => {
+                failures.extend(reasons);
+                prepare::give_up(&working, "there is no build that it could get").await;
+                cache::explain_lacking(self.environment, &mut failures, &all).await;
+                return Ok(self.not_activated(&all, &failures, None));
             }
         };
         let mut ready = Vec::new();
@@ -336,8 +352,9 @@ impl Deploy<'_> {
 
 /// What to type to deploy the same again.
 fn again(environment: &Environment, what: &What) -> String {
-    let What { rev, tree, .. } = what;
+    let What { rev, tree, from, .. } = what;
+    let from = from.iter().map(|from| format!(" --from {from}"));
     let tree = tree.iter().map(|tree| format!(" --tree {}", tree.display()));
     let rev = rev.iter().map(|rev| format!(" --rev {rev}"));
-    tree.chain(rev).fold(format!("deployer deploy -e {}", environment.name), |command, flag| command + &flag)
+    from.chain(tree).chain(rev).fold(format!("deployer deploy -e {}", environment.name), |command, flag| command + &flag)
 }

@@ -212,7 +212,7 @@ async fn caches(scene: &Scene, hosts: &[Host], events: &Events) -> Option<Findin
     if environment.rev.is_none() || hosts.is_empty() || !cache::is_fillable(environment) {
         return None;
     }
-    let what = cli::What { rev: None, expect: None, tree: None, force: false };
+    let what = cli::What { rev: None, expect: None, tree: None, from: None, force: false };
     // That the revision cannot be had is told with the source.
     let local = Material::prepare(&what, scene, events).await.ok()?;
     let Some(survey) = cache::survey(scene, &local, hosts, events).await else {

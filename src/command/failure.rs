@@ -5,10 +5,12 @@ use crate::event::Step;
 use crate::exit::Exit;
 use crate::fleet::Done;
 use crate::host::{ConnectError, HostError};
-use crate::op::{Code, End};
+use crate::op::{Code, End, Outside};
 use crate::plan::HostPlan;
+use crate::stage::capture::CaptureError;
 use crate::stage::remote::{RemoteError, exit_code};
 use crate::stage::transfer::TransferError;
+use crate::tree::path::Shown;
 
 /// One host's failure in one step.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -136,6 +138,39 @@ pub fn transfer(name: &str, error: &TransferError) -> HostFailure {
             HostFailure::new(name, Step::Push, format!("{error}{cause}"))
         }
     }
+}
+
+/// Turns an error of taking a built release into a failure of its host.
+#[must_use]
+pub fn capture(name: &str, error: &CaptureError) -> HostFailure {
+    match error {
+        CaptureError::Host(error) => host(name, Step::Capture, error),
+        CaptureError::Wrong { .. } | CaptureError::Local { .. } => {
+            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+            HostFailure::new(name, Step::Capture, format!("{error}{cause}"))
+        }
+    }
+}
+
+/// A host on which what another built would not run.
+#[must_use]
+pub fn unlike(name: &str, what: String, hint: &str) -> HostFailure {
+    HostFailure { hint: Some(hint.to_owned()), blocked: true, ..HostFailure::new(name, Step::Push, what) }
+}
+
+/// A host that lacks what a built tree refers to; none where it lacks nothing.
+#[must_use]
+pub fn lacking(name: &str, lacking: &[&Outside]) -> Option<HostFailure> {
+    let first = lacking.first()?;
+    let more = lacking.len() - 1;
+    let more = match more {
+        0 => String::new(),
+        1 => ", and so is 1 other path that it refers to".to_owned(),
+        more => format!(", and so are {more} other paths that it refers to"),
+    };
+    let what = format!("`{}` is missing, to which `{}` of what was built leads{more}", Shown(first.path.as_bytes()), first.from);
+    let hint = "let the build keep it in the release, or put it on every host (deployer setup makes `build.venv`)";
+    Some(unlike(name, what, hint))
 }
 
 /// Describes how a command ended, for the event of its step.

@@ -81,7 +81,7 @@ fn list(common: &Common, state: &std::path::Path) -> Exit {
 }
 
 fn step(name: &str) -> Result<Step, Error> {
-    const STEPS: [Step; 18] = [
+    const STEPS: [Step; 19] = [
         Step::Mirror,
         Step::Resolve,
         Step::Export,
@@ -91,6 +91,7 @@ fn step(name: &str) -> Result<Step, Error> {
         Step::Cache,
         Step::Link,
         Step::Build,
+        Step::Capture,
         Step::Hook,
         Step::Activate,
         Step::Check,

@@ -4,13 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::cli::What;
+use crate::command::promotion::{self, Promoted};
 use crate::command::scene::Scene;
 use crate::config::Environment;
 use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
-use crate::git::{Artifact, Changes, Repository, Revision};
+use crate::git::{Artifact, Changes, Contents, Repository, Revision};
 use crate::plan::{Need, Wanted, short};
+use crate::release::NewRelease;
 use crate::stage::local::{self, Local, Request};
 
 /// The tree, and where it comes from.
@@ -18,6 +20,8 @@ pub struct Material {
     pub artifact: Arc<Artifact>,
     /// None for a directory.
     pub revision: Option<Revision>,
+    /// A built release of another environment, which `artifact` is then.
+    pub promoted: Option<Promoted>,
     repository: Option<Repository>,
     directory: Option<PathBuf>,
 }
@@ -25,11 +29,45 @@ pub struct Material {
 impl Material {
     /// Runs the local stage for what was asked for.
     pub async fn prepare(what: &What, scene: &Scene, events: &Events) -> Result<Self, Error> {
+        if let Some(from) = &scene.from {
+            return Box::pin(Self::promote(from, what, scene, events)).await;
+        }
         if let Some(directory) = &what.tree {
             return Self::walk(directory.clone(), what, scene, events).await;
         }
         let Local { repository, revision, artifact } = local::export(request(what, scene)?, events).await?;
-        Ok(Self { artifact: Arc::new(artifact), revision: Some(revision), repository: Some(repository), directory: None })
+        Ok(Self { artifact: Arc::new(artifact), revision: Some(revision), promoted: None, repository: Some(repository), directory: None })
+    }
+
+    /// Takes what another environment confirmed. The history here may not know it; a revision that is named must be it.
+    async fn promote(from: &Environment, what: &What, scene: &Scene, events: &Events) -> Result<Self, Error> {
+        let promoted = promotion::take(from, &scene.environment, events).await?;
+        let commit = promoted.release.commit.clone();
+        let rev = what.rev.clone().or_else(|| commit.clone());
+        let known = match rev {
+            Some(rev) => Some(local::resolve(request_of(rev, what, scene), events).await),
+            None => None,
+        };
+        let known = match known {
+            Some(Err(error)) if what.rev.is_some() || what.expect.is_some() => return Err(error),
+            Some(Err(_)) | None => None,
+            Some(Ok(known)) => Some(known),
+        };
+        if let Some((_, revision)) = &known
+            && commit.as_ref() != Some(&revision.commit)
+        {
+            let confirmed = commit.as_deref().map_or("no commit", short);
+            let what = format!("`{}` is {}, and {} confirmed {confirmed}", revision.reference, short(&revision.commit), from.name);
+            return Err(Error::new(Exit::Refused, "other-revision", what)
+                .state("nothing was changed")
+                .hint(format!("deployer deploy -e {} --rev {}", from.name, revision.reference))
+                .hint(format!("deployer deploy -e {} --from {}", scene.environment.name, from.name)));
+        }
+        let (repository, revision) = known.unzip();
+        let manifest = (*promoted.capture.manifest).clone();
+        let contents = Contents::new(Vec::new(), Vec::new(), Vec::new());
+        let artifact = Arc::new(Artifact { manifest, contents, warnings: Vec::new() });
+        Ok(Self { artifact, revision, promoted: Some(promoted), repository, directory: None })
     }
 
     /// Takes a directory; `--rev` only labels it.
@@ -41,20 +79,21 @@ impl Material {
         let commit = labelled.as_ref().map(|(_, revision)| revision.commit.clone());
         let artifact = local::walk(directory.clone(), commit, scene.now, events).await?;
         let (repository, revision) = labelled.unzip();
-        Ok(Self { artifact: Arc::new(artifact), revision, repository, directory: Some(directory) })
+        Ok(Self { artifact: Arc::new(artifact), revision, promoted: None, repository, directory: Some(directory) })
     }
 
     /// A commit built elsewhere is not that commit's tree: only its content says what it is.
     #[must_use]
     pub fn commit(&self) -> Option<String> {
-        self.revision.as_ref().map(|revision| revision.commit.clone())
+        let promoted = self.promoted.as_ref().and_then(|promoted| promoted.release.commit.clone());
+        promoted.or_else(|| self.revision.as_ref().map(|revision| revision.commit.clone()))
     }
 
     /// Names the code as people do: a short commit, or the start of the tree's digest.
     #[must_use]
     pub fn label(&self) -> String {
-        match &self.revision {
-            Some(revision) => short(&revision.commit).to_owned(),
+        match self.commit() {
+            Some(commit) => short(&commit).to_owned(),
             None => format!("tree-{}", short(&self.artifact.manifest.tree_digest().to_string())),
         }
     }
@@ -62,6 +101,9 @@ impl Material {
     /// What the operator called it.
     #[must_use]
     pub fn reference(&self) -> String {
+        if let Some(promoted) = &self.promoted {
+            return promoted.release.reference.clone().unwrap_or_default();
+        }
         match (&self.revision, &self.directory) {
             (Some(revision), _) => revision.reference.clone(),
             (None, Some(directory)) => directory.display().to_string(),
@@ -72,10 +114,15 @@ impl Material {
     /// What is to be live.
     #[must_use]
     pub fn wanted(&self, environment: &Environment, force: bool) -> Wanted {
+        if let Some(promoted) = &self.promoted {
+            let NewRelease { commit, tree, build_key, .. } = promoted.release.clone();
+            return Wanted { commit, tree, build_key, promoted: Some(promoted.wanted()), force };
+        }
         Wanted {
             commit: self.commit().filter(|_| self.directory.is_none()),
             tree: self.artifact.manifest.tree_digest(),
             build_key: crate::recipe::build_key(environment),
+            promoted: None,
             force,
         }
     }
@@ -111,11 +158,16 @@ fn request(what: &What, scene: &Scene) -> Result<Request, Error> {
         Error::new(Exit::Usage, "which-revision", format!("which revision? [env.{}] names none", environment.name))
             .hint(format!("deployer deploy -e {} --rev master", environment.name))
     })?;
-    Ok(Request {
+    Ok(request_of(rev, what, scene))
+}
+
+fn request_of(rev: String, what: &What, scene: &Scene) -> Request {
+    let environment = &scene.environment;
+    Request {
         source: environment.source.clone(),
         base: environment.directory.clone(),
         cache: scene.directories.cache.clone(),
         rev,
         expect: what.expect.clone(),
-    })
+    }
 }

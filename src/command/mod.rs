@@ -18,6 +18,7 @@ mod manifests;
 mod material;
 mod outcome;
 mod plan;
+mod promotion;
 mod prune;
 mod releases;
 mod rollback;

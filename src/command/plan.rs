@@ -11,7 +11,7 @@ use crate::command::print;
 use crate::command::scene::Scene;
 use crate::command::windows;
 use crate::config::Overrides;
-use crate::config::environment::{Build, Cache, Environment, Hook, HookPlace, Moment, Network, Target};
+use crate::config::environment::{Build, BuildOn, Cache, Environment, Hook, HookPlace, Moment, Network, Target};
 use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
@@ -27,7 +27,8 @@ use crate::tree::{Digest, Kind, TreePath};
 
 /// Runs the verb.
 pub async fn plan(common: &Common, what: &What, overrides: &Overrides, changes: bool, exit_code: bool) -> Result<Exit, Error> {
-    let scene = Scene::set(common, overrides).await?;
+    let mut scene = Scene::set(common, overrides).await?;
+    scene.draw_from(common, what).await?;
     let environment = &scene.environment;
     // A plan is a result, not a run: nobody reads its events.
     let (events, _) = Events::new(std::time::Instant::now());
@@ -136,9 +137,11 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, caches: Op
         tree_files: files,
         tree_bytes: bytes,
         hosts: rows,
-        build: environment.build.as_ref().map(build),
-        role_builds: role_builds(environment),
-        steps: steps(environment, &plans),
+        build: environment.build.as_ref().filter(|_| local.promoted.is_none()).map(|wanted| build(wanted, connected)),
+        role_builds: if local.promoted.is_none() { role_builds(environment, connected) } else { Vec::new() },
+        promoted_from: local.promoted.as_ref().and_then(|promoted| promoted.origin().environment),
+        built_on: local.promoted.as_ref().map(|promoted| promoted.origin().host),
+        steps: steps(environment, local, &plans),
         waves,
         warnings: local.warnings(),
         unknowns: unknowns(environment, caches.is_some()),
@@ -151,20 +154,30 @@ fn commit(line: CommitLine) -> PlanCommit {
 }
 
 /// What a deploy would do, in order; hooks by their names, with where they would run.
-fn steps(environment: &Environment, plans: &[HostPlan]) -> Vec<String> {
+fn steps(environment: &Environment, local: &Material, plans: &[HostPlan]) -> Vec<String> {
     let acting = |plan: &&HostPlan| plan.action != Action::Nothing && plan.blockers.is_empty();
     let once = plans.iter().find(acting).map(|plan| plan.host.as_str());
-    let built = |open: bool| environment.ways().any(|way| way.build.as_ref().is_some_and(|build| (build.network == Network::Host) == open));
+    let builds = || environment.ways().filter_map(|way| way.build.as_ref()).filter(|_| local.promoted.is_none());
+    let built = |open: bool| builds().any(|build| (build.network == Network::Host) == open);
     let checked = environment.ways().any(|way| way.check.is_some());
-    let mut steps = ["lock", "push", "link"].map(str::to_owned).to_vec();
+    let mut steps = vec!["lock".to_owned()];
+    steps.extend(local.promoted.iter().map(|_| "capture".to_owned()));
+    steps.extend(["push", "link"].map(str::to_owned));
     let hooks = |steps: &mut Vec<String>, moment| {
         let of_moment = environment.hooks.iter().filter(move |hook| hook.on == moment);
         steps.extend(of_moment.map(|hook| hook_step(hook, once)));
     };
-    hooks(&mut steps, Moment::BeforeBuild);
+    if local.promoted.is_none() {
+        hooks(&mut steps, Moment::BeforeBuild);
+    }
     steps.extend(built(false).then(|| "build (offline)".to_owned()));
     steps.extend(built(true).then(|| "build".to_owned()));
-    hooks(&mut steps, Moment::AfterBuild);
+    if local.promoted.is_none() {
+        hooks(&mut steps, Moment::AfterBuild);
+    }
+    if builds().any(|build| build.on != BuildOn::Host) {
+        steps.extend(["capture", "push to the others"].map(str::to_owned));
+    }
     // Once for all waves, then in each.
     let (common, own): (Vec<&Hook>, Vec<&Hook>) = environment
         .hooks
@@ -209,12 +222,14 @@ fn unknowns(environment: &Environment, caches: bool) -> Vec<String> {
 }
 
 /// The builds of roles, where they are not everybody's.
-fn role_builds(environment: &Environment) -> Vec<PlanRoleBuild> {
+fn role_builds(environment: &Environment, connected: &Connected) -> Vec<PlanRoleBuild> {
     let differing = environment.by_role.iter().filter(|(_, way)| way.build != environment.build);
-    differing.map(|(role, way)| PlanRoleBuild { role: role.clone(), build: way.build.as_ref().map(build) }).collect()
+    differing
+        .map(|(role, way)| PlanRoleBuild { role: role.clone(), build: way.build.as_ref().map(|wanted| build(wanted, connected)) })
+        .collect()
 }
 
-fn build(build: &Build) -> PlanBuild {
+fn build(build: &Build, connected: &Connected) -> PlanBuild {
     let network = match build.network {
         Network::Blocked => "blocked",
         Network::None => "none",
@@ -224,7 +239,12 @@ fn build(build: &Build) -> PlanBuild {
         Command::Shell(text) => vec![text.clone()],
         Command::Argv(_) => outcome::command_words(&build.command),
     };
-    PlanBuild { command, network: network.to_owned(), timeout_secs: build.timeout.as_secs_f64() }
+    let once_on = match &build.on {
+        BuildOn::Host => None,
+        BuildOn::First => connected.hosts.first().map(|host| host.name().to_owned()),
+        BuildOn::One(target) => Some(target.name.clone()),
+    };
+    PlanBuild { command, network: network.to_owned(), timeout_secs: build.timeout.as_secs_f64(), once_on }
 }
 
 async fn row(scene: &Scene, local: &Material, host: &Host, plan: &HostPlan) -> PlanRow {

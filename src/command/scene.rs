@@ -51,6 +51,8 @@ pub struct Scene {
     pub stamp: String,
     /// Seconds since 1970.
     pub now: i64,
+    /// The environment whose confirmed release is taken instead of a revision.
+    pub from: Option<Environment>,
     began: Instant,
 }
 
@@ -71,7 +73,31 @@ impl Scene {
         let now = now();
         let stamp = stamp(now);
         let run = format!("{stamp}-{}", random_hex(3)?);
-        Ok(Self { environment, directories, run, actor: actor(), stamp, now, began })
+        Ok(Self { environment, directories, run, actor: actor(), stamp, now, from: None, began })
+    }
+
+    /// Settles where a promotion takes from. An environment with `only-from` takes from nowhere else.
+    pub async fn draw_from(&mut self, common: &Common, what: &cli::What) -> Result<(), Error> {
+        let (name, only) = (&self.environment.name, self.environment.only_from.as_deref());
+        if only.is_none() && what.from.is_none() {
+            return Ok(());
+        }
+        let file = load(common)?;
+        file.check_source(name)?;
+        if let Some(only) = only.filter(|only| what.from.as_deref() != Some(*only)) {
+            return Err(Error::new(Exit::Refused, "only-from", format!("{name} takes only what {only} confirmed: `only-from`"))
+                .state("nothing was changed")
+                .hint(format!("deployer deploy -e {name} --from {only}")));
+        }
+        let Some(from) = &what.from else { return Ok(()) };
+        if from == name {
+            return Err(Error::new(Exit::Usage, "from-itself", format!("`--from {from}` is the environment itself")));
+        }
+        let mut environment = file.environment(from, &common_overrides(common))?;
+        inventory::resolve(&mut environment, &self.directories.cache).await?;
+        connecting(common, &mut environment.connect, &self.directories)?;
+        self.from = Some(environment);
+        Ok(())
     }
 
     /// Describes this run to whoever finds its lock.

@@ -57,6 +57,8 @@ pub struct Environment {
     pub root: HostPath,
     /// What `deploy` takes without `--rev`.
     pub rev: Option<String>,
+    /// The environment that must have confirmed what is deployed here.
+    pub only_from: Option<String>,
     pub protected: bool,
     pub keep_releases: u32,
     pub group: Option<String>,
@@ -249,6 +251,18 @@ pub struct Build {
     pub idle_timeout: Duration,
     pub output_limit: u64,
     pub network: Network,
+    pub on: BuildOn,
+}
+
+/// Where a release is built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BuildOn {
+    /// On every host for itself.
+    Host,
+    /// On the first of the hosts that take part, for all.
+    First,
+    /// On this machine, or on one host that may be none of the environment's.
+    One(Box<Target>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

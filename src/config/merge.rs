@@ -40,6 +40,7 @@ timeout = "30m"
 idle-timeout = "10m"
 output-limit = "64MB"
 network = "blocked"
+on = "host"
 
 [activate]
 timeout = "2m"

@@ -145,6 +145,20 @@ fn check_environments(root: &Table) -> Result<(), Fault> {
     })
 }
 
+/// What `only-from` names must be an environment of the file.
+fn check_source(environments: &[Entry], table: &Table) -> Result<(), Fault> {
+    let Some(from) = table.at("only-from") else { return Ok(()) };
+    let name = from.text().unwrap_or_default();
+    if environments.iter().any(|entry| entry.name == name) {
+        return Ok(());
+    }
+    let fault = Fault::new(&from.place, format!("`only-from` names the unknown environment `{name}`"), "no such environment");
+    Err(match closest(name, environments.iter().map(|entry| entry.name.as_str())) {
+        Some(known) => fault.help(format!("did you mean `{known}`?")),
+        None => fault,
+    })
+}
+
 impl File {
     fn environment_entries(&self) -> &[Entry] {
         self.root.table("env").map(|table| &table.entries[..]).unwrap_or_default()
@@ -192,6 +206,14 @@ impl File {
         let reader =
             Reader { project: &self.project, name: "", here: &here, table: &self.root, text: &self.text, directory: &self.directory };
         reader.upstreams().map_err(|fault| fault.into_error(&self.text))
+    }
+
+    /// Checks that the environment named by `only-from` is there. What `show` writes is read without the others, so it is no part of
+    /// resolving.
+    pub fn check_source(&self, name: &str) -> Result<(), Error> {
+        let entry = self.entry(name)?;
+        let checked = self.complete(entry, &Overrides::default()).and_then(|table| check_source(self.environment_entries(), &table));
+        checked.map_err(|fault| fault.into_error(&self.text))
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, Error> {
@@ -252,7 +274,11 @@ impl File {
         if names.is_empty() {
             return Err(self.nothing_declared(Error::new(Exit::Config, "no-environment", "the file declares no environment")));
         }
-        names.iter().map(|name| self.environment(name, &Overrides::default()).map(|environment| summary(&environment))).collect()
+        let check = |name: &String| {
+            let environment = self.environment(name, &Overrides::default())?;
+            self.check_source(name).map(|()| summary(&environment))
+        };
+        names.iter().map(check).collect()
     }
 
     /// What is allowed and probably not meant, a line each, with its place.

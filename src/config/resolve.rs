@@ -48,6 +48,7 @@ impl Reader<'_> {
             inventory: self.inventory()?,
             root,
             rev: self.rev()?,
+            only_from: self.only_from()?,
             protected: self.truth(&["protected"]),
             keep_releases: self.number(&["keep-releases"])?,
             group: self.user(&["group"])?,
@@ -150,6 +151,17 @@ impl Reader<'_> {
         match self.text(&["rev"]) {
             Some((text, place)) if text.trim().is_empty() => Err(Fault::new(place, "`rev` is empty", "a branch, a tag or a commit")),
             other => Ok(other.map(|(text, _)| text.to_owned())),
+        }
+    }
+
+    /// The environment that must have confirmed what is deployed here; that it exists was checked with the file.
+    fn only_from(&self) -> Result<Option<String>, Fault> {
+        match self.text(&["only-from"]) {
+            Some((name, place)) if name == self.name => {
+                let fault = Fault::new(place, format!("`only-from` of `{name}` names `{name}` itself"), "needs another environment");
+                Err(fault.help("where it is inherited, add `unset = [\"only-from\"]`"))
+            }
+            other => Ok(other.map(|(name, _)| name.to_owned())),
         }
     }
 

@@ -117,8 +117,10 @@ macro_rules! settings {
 
 static DEFAULTS: Section = Section { noun: "an environment", keys: settings!(key("env", Shape::Text)) };
 
-pub static ENVIRONMENT: Section =
-    Section { noun: "an environment", keys: settings!(key("extends", Shape::Text), key("unset", Shape::Texts)) };
+pub static ENVIRONMENT: Section = Section {
+    noun: "an environment",
+    keys: settings!(key("extends", Shape::Text), key("unset", Shape::Texts), key("only-from", Shape::Text)),
+};
 
 /// What `--set` and the other flags may change.
 pub static CHANGEABLE: Section =
@@ -175,6 +177,7 @@ static BUILD: Section = Section {
         key("idle-timeout", Shape::Duration),
         key("output-limit", Shape::Size),
         key("network", Shape::Choice(&["blocked", "none", "host", "index"])),
+        key("on", Shape::Text),
     ],
 };
 

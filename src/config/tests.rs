@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use snapbox::{assert_data_eq, str};
 
-use super::environment::{CheckProbe, Inventory, InventoryFormat, InventoryLimits, Network, OnFailure, OnUnreachable, SessionKind};
+use super::environment::{
+    BuildOn, CheckProbe, Inventory, InventoryFormat, InventoryLimits, Network, OnFailure, OnUnreachable, SessionKind,
+};
 use super::quantity::Amount;
 use super::schema::{Section, Shape};
 use super::*;
@@ -672,6 +674,7 @@ timeout = "30m"                                              # default
 idle-timeout = "10m"                                         # default
 output-limit = "64MB"                                        # default
 network = "blocked"                                          # default
+on = "host"                                                  # default
 recipe = "buildout"                                          # deploy.toml:19
 venv = "/srv/venv"                                           # deploy.toml:20
 config = "offline.cfg"                                       # deploy.toml:21
@@ -877,4 +880,45 @@ fn the_build_key_names_what_decides_the_build_and_nothing_else() {
     let mut keys: BTreeSet<_> = others.iter().map(|settings| key(settings)).collect();
     keys.insert(key(base));
     assert_eq!(keys.len(), others.len() + 1);
+}
+
+#[test]
+fn a_release_is_built_on_every_host_or_on_one_that_is_named() {
+    let on = |on: &str| {
+        let build = resolve(&format!("build = {{ command = \"make\", on = \"{on}\" }}\n")).build;
+        build.map(|build| build.on)
+    };
+    assert_eq!(resolve("build = { command = \"make\" }\n").build.map(|build| build.on), Some(BuildOn::Host));
+    assert_eq!((on("host"), on("first")), (Some(BuildOn::Host), Some(BuildOn::First)));
+    let Some(BuildOn::One(local)) = on("local") else { panic!("not this machine") };
+    assert_eq!(local.session, Some(SessionKind::Local));
+    let Some(BuildOn::One(other)) = on("ada@build1.example.net:2222") else { panic!("no host") };
+    assert_eq!((other.name.as_str(), other.user.as_deref(), other.port), ("build1.example.net", Some("ada"), Some(2222)));
+    // One of the environment's own hosts is what the environment says of it.
+    let own = resolve("build = { command = \"make\", on = \"b\" }\nhost = [{ name = \"b\", address = \"192.0.2.7\" }]\n");
+    let Some(BuildOn::One(own)) = own.build.map(|build| build.on) else { panic!("no host") };
+    assert_eq!(own.address, "192.0.2.7");
+}
+
+#[test]
+fn the_source_of_a_promotion_is_an_environment_of_the_file() {
+    let text =
+        |from: &str| format!("{BOSKEL}only-from = \"{from}\"\n").replace("check     =", "# check =").replace("activate  =", "# activate =");
+    let prod = |from: &str| file(&text(from));
+    assert_eq!(prod("staging").environment("prod", &Overrides::default()).unwrap().only_from.as_deref(), Some("staging"));
+    assert!(prod("staging").check_source("prod").is_ok());
+    assert_data_eq!(
+        screen(&prod("stagin").check().unwrap_err()),
+        str![[r#"
+error: `only-from` names the unknown environment `stagin`
+  --> deploy.toml:33:13
+   |
+33 | only-from = "stagin"
+   |             ^^^^^^^^ no such environment
+   |
+   = help: did you mean `staging`?
+
+"#]]
+    );
+    assert_eq!(screen(&prod("stagin").check_source("prod").unwrap_err()), screen(&prod("stagin").check().unwrap_err()));
 }

@@ -28,6 +28,8 @@ pub enum Source {
     Spooled { spool: usize, offset: u64 },
     /// A file on this machine, which others may change.
     File(PathBuf),
+    /// An entry of another tree.
+    Of(Contents, u32),
 }
 
 /// One entry's content.
@@ -62,6 +64,7 @@ impl Contents {
         let content = content.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the tree has no entry {index}")))?;
         match &content.source {
             Source::Nothing => Ok(Box::new(io::empty())),
+            Source::Of(other, index) => other.open(*index),
             Source::Blob { repository, id, remembered } => {
                 let blob = open_blob(&self.0.repositories[*repository], *id, content.size).map_err(io::Error::other)?;
                 Ok(if *remembered { Box::new(Verified::new(blob, content, format!("the blob {id}"))) } else { blob })

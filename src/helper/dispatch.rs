@@ -31,6 +31,8 @@ pub fn changes_the_host(op: &Op) -> bool {
         | Op::Manifest { .. }
         | Op::Verify { .. }
         | Op::Probe { .. }
+        | Op::Capture { .. }
+        | Op::Give { .. }
         | Op::Check(_)
         | Op::Hook { .. }
         | Op::LockState
@@ -66,6 +68,8 @@ pub fn writes_a_stream(op: &Op) -> bool {
         | Op::Activate(_)
         | Op::Revert { .. }
         | Op::Manifest { .. }
+        | Op::Capture { .. }
+        | Op::Give { .. }
         | Op::Check(_)
         | Op::Hook { .. }
         | Op::Compare(_)
@@ -159,6 +163,12 @@ pub fn answer(helper: &Helper, request: &Request, op: Op) -> Result<Answer, Fail
         Op::Gather { directory, digests } => cache::gather(helper, request, &directory, digests).map(|()| Answer::Done),
         Op::Fetch { directory, size } => cache::fetch(request, &directory, size).map(|()| Answer::Done),
         Op::Clear { directory } => cache::clear(helper, &directory).map(|()| Answer::Done),
+        Op::Capture { release } => {
+            let (bytes, captured) = store::capture(&helper.root()?, &release, &|| request.is_stopped())?;
+            request.send(FrameKind::Data, &bytes).map_err(stopped)?;
+            Ok(Answer::Captured(captured))
+        }
+        Op::Give { release, files } => store::give(&helper.root()?, &release, &files, request.output()).map(|()| Answer::Done),
     }
 }
 

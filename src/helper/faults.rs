@@ -24,7 +24,7 @@ pub enum Bug {
     SweepBeforeLock,
     /// What an interrupted upload left counts as whole.
     TrustsUploading,
-    /// What a dead run was uploading is left as it is.
+    /// What a dead run left unfinished is left as it is.
     LeavesUploading,
     /// A rename is not made durable.
     NoDirectorySync,

@@ -269,6 +269,11 @@ impl Request {
         Ok(())
     }
 
+    /// The request's stream as a `Write`.
+    pub const fn output(&self) -> Output<'_> {
+        Output { request: self }
+    }
+
     /// Ends the request's stream. Costs no credit.
     pub fn send_end(&self) {
         self.pipe.data(FrameKind::End, self.id, &[]);
@@ -289,6 +294,22 @@ impl Request {
     /// The request's input. An end of file is the peer's word that all was sent; anything else is an error.
     pub fn input(&self) -> Input<'_> {
         Input { request: self, piece: Vec::new(), at: 0 }
+    }
+}
+
+/// A request's stream as a `Write`.
+pub struct Output<'a> {
+    request: &'a Request,
+}
+
+impl io::Write for Output<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.request.send(FrameKind::Data, bytes);
+        sent.map(|()| bytes.len()).map_err(|_| io::Error::new(io::ErrorKind::ConnectionAborted, "the stream was cut off"))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,7 +1,8 @@
 //! Recovery against a model of a host: every combination of what may be live, recorded and intended.
 
 use super::*;
-use crate::release::NewRelease;
+use crate::op::Current;
+use crate::release::{NewRelease, Record};
 use crate::tree::Digest;
 use proptest::prelude::*;
 
@@ -23,6 +24,7 @@ fn record(name: &str, sequence: u64, state: State, run: &str) -> Record {
         run: run.into(),
         by: "ada".into(),
         created: 0,
+        origin: None,
     };
     let confirmed = state.is_good().then_some(1);
     Record {

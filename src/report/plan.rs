@@ -33,6 +33,9 @@ pub struct PlanView {
     /// One row a host, in the order of the environment.
     pub hosts: Vec<PlanRow>,
     pub build: Option<PlanBuild>,
+    /// The environment whose confirmed release is taken instead of building, and who built it.
+    pub promoted_from: Option<String>,
+    pub built_on: Option<String>,
     /// Of the roles whose hosts build another way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub role_builds: Vec<PlanRoleBuild>,
@@ -79,6 +82,8 @@ pub struct PlanBuild {
     /// `blocked`, `none`, `host`.
     pub network: String,
     pub timeout_secs: f64,
+    /// The one host that builds for all; none where each builds for itself.
+    pub once_on: Option<String>,
 }
 
 /// How the hosts of a role build.
@@ -91,7 +96,8 @@ pub struct PlanRoleBuild {
 impl PlanBuild {
     fn text(&self) -> String {
         let command = if let [text] = self.command.as_slice() { text.clone() } else { shown_command(&self.command) };
-        format!("{command} · network {}, at most {}", self.network, duration(self.timeout_secs))
+        let once = self.once_on.as_ref().map_or_else(String::new, |host| format!(" · once on {host}, for all"));
+        format!("{command} · network {}, at most {}{once}", self.network, duration(self.timeout_secs))
     }
 }
 
@@ -118,6 +124,9 @@ impl PlanView {
         }
         for PlanRoleBuild { role, build } in &self.role_builds {
             tell("build", &format!("{role}: {}", build.as_ref().map_or_else(|| "none".to_owned(), PlanBuild::text)));
+        }
+        if let (Some(from), Some(host)) = (&self.promoted_from, &self.built_on) {
+            tell("from", &format!("{from}, as it confirmed it; built on {host}"));
         }
         let waves: Vec<String> = self.waves.iter().map(|wave| count((*wave).into())).collect();
         let waves = if waves.len() > 1 { format!(" · waves of {}", waves.join(", ")) } else { String::new() };
@@ -227,7 +236,10 @@ mod tests {
                 command: ["venv/bin/buildout", "-c", "my file.cfg"].map(str::to_owned).to_vec(),
                 network: "blocked".into(),
                 timeout_secs: 900.0,
+                once_on: Some("app01".into()),
             }),
+            promoted_from: Some("staging".into()),
+            built_on: Some("stg1".into()),
             role_builds: Vec::new(),
             steps: ["lock", "push", "link", "build", "activate", "check", "prune"].map(str::to_owned).to_vec(),
             waves: vec![1, 2, 9],
@@ -245,7 +257,8 @@ mod tests {
 boskel → prod · 12 hosts · read-only, nothing was changed
   rev        9f8e7d6, none → a1b2c3d (v2.8.0) "Release /u{1b}[31m2.8.0" · fast-forward · 61 commits, 148 files, +3,102 −1,877
   tree       1,204 files, 18.3 MB
-  build      venv/bin/buildout -c 'my file.cfg' · network blocked, at most 15:00
+  build      venv/bin/buildout -c 'my file.cfg' · network blocked, at most 15:00 · once on app01, for all
+  from       staging, as it confirmed it; built on stg1
   steps      lock → push → link → build → activate → check → prune · waves of 1, 2, 9
   watch out  the work tree has changes that are not committed: only commits travel
   HOSTS             FROM     PUSH    DISK FREE

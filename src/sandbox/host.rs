@@ -12,7 +12,7 @@ use std::{net::TcpListener, thread};
 
 use rustix::process::{Pid, Signal};
 
-use super::{Error, Guard, Result, doing, guard_command, make_key};
+use super::{Error, Guard, Result, capture, doing, guard_command, make_key};
 
 /// Starts sshd, tells its pid, and ends it with its connections once stdin closes. The pause comes first so that no connection is
 /// accepted between listing them and ending them.
@@ -43,8 +43,23 @@ pub struct SandboxHost {
     pub log: PathBuf,
     directory: PathBuf,
     sshd: PathBuf,
+    /// Where users of this host find its services: the same path on several hosts, as on real ones.
+    seen_at: Option<PathBuf>,
     running: Mutex<Option<Running>>,
 }
+
+/// Starts `"$@"` where the first directory is found at the second, in a mount namespace of its own. Users other than root need a user
+/// namespace for that, and one more to be themselves again.
+const ELSEWHERE: &str = r#"
+own=$1 seen=$2
+shift 2
+if [ "$(id -u)" = 0 ]; then
+    exec unshare --mount --propagation private sh -c 'mount --bind "$0" "$1" && shift && exec "$@"' "$own" "$seen" "$@"
+fi
+exec unshare --user --map-root-user --mount sh -c '
+    mount --bind "$0" "$1" && uid=$2 gid=$3 && shift 3 && exec unshare --user --map-user="$uid" --map-group="$gid" "$@"
+' "$own" "$seen" "$(id -u)" "$(id -g)" "$@"
+"#;
 
 #[derive(Debug)]
 struct Running {
@@ -53,7 +68,7 @@ struct Running {
 }
 
 impl SandboxHost {
-    pub(super) fn start(name: &str, directory: PathBuf, sshd: PathBuf, authorized_key: &Path) -> Result<Self> {
+    pub(super) fn start(name: &str, directory: PathBuf, sshd: PathBuf, authorized_key: &Path, seen_at: Option<PathBuf>) -> Result<Self> {
         let what = || format!("make the host `{name}`");
         let home = directory.join("home");
         let services = directory.join("srv");
@@ -71,6 +86,7 @@ impl SandboxHost {
             home,
             directory,
             sshd,
+            seen_at,
             running: Mutex::new(None),
         };
         make_key(&host.host_key())?;
@@ -167,8 +183,13 @@ impl SandboxHost {
 
     fn launch(&self) -> Result<Running> {
         let config = self.config();
-        let arguments: [&OsStr; 6] =
-            ["sh".as_ref(), self.sshd.as_os_str(), "-D".as_ref(), "-e".as_ref(), "-f".as_ref(), config.as_os_str()];
+        let services = self.directory.join("srv");
+        let elsewhere: Vec<&OsStr> = match &self.seen_at {
+            Some(seen) => vec!["sh".as_ref(), "-c".as_ref(), ELSEWHERE.as_ref(), "sh".as_ref(), services.as_os_str(), seen.as_os_str()],
+            None => Vec::new(),
+        };
+        let sshd: [&OsStr; 5] = [self.sshd.as_os_str(), "-D".as_ref(), "-e".as_ref(), "-f".as_ref(), config.as_os_str()];
+        let arguments = std::iter::once("sh".as_ref()).chain(elsewhere).chain(sshd);
         let mut command = guard_command(KEEPER, arguments);
         // What the caller's environment holds is no business of a host's.
         command.env_clear().env("PATH", "/usr/local/bin:/usr/bin:/bin").stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -218,6 +239,16 @@ fn follow(stderr: ChildStderr, mut log: File, news: &mpsc::Sender<std::result::R
     if let Some(text) = said {
         let _ = news.send(Err(text));
     }
+}
+
+/// Tries whether a directory can be found at another path by one process alone.
+pub(super) fn mounts(directory: &Path) -> Result<()> {
+    let (own, seen) = (directory.join("mount-own"), directory.join("mount-seen"));
+    for path in [&own, &seen] {
+        doing("make a directory", fs::create_dir_all(path))?;
+    }
+    let mut command = std::process::Command::new("sh");
+    capture("a mount namespace", command.args(["-c", ELSEWHERE, "sh"]).args([own, seen]).arg("true")).map(drop)
 }
 
 /// A port below those that the kernel gives to outgoing connections, so that a stopped host finds it free again.

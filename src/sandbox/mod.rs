@@ -111,6 +111,21 @@ impl Sandbox {
 
     /// Starts a host: an `sshd` with a key, a home and a port of its own, known to `ssh_config` as `name`.
     pub fn add_host(&mut self, name: &str) -> Result<&SandboxHost> {
+        self.start_host(name, None)
+    }
+
+    /// Starts a host whose users find the parent of its root at `seen_at`, a directory of this machine that stays empty: several hosts
+    /// may have the same path, as real ones do.
+    pub fn add_host_at(&mut self, name: &str, seen_at: PathBuf) -> Result<&SandboxHost> {
+        self.start_host(name, Some(seen_at))
+    }
+
+    /// Tells whether this machine lets its users have mounts of their own.
+    pub fn mount_namespaces(&self) -> std::result::Result<(), String> {
+        host::mounts(&self.directory).map_err(|error| error.to_string())
+    }
+
+    fn start_host(&mut self, name: &str, seen_at: Option<PathBuf>) -> Result<&SandboxHost> {
         if self.host(name).is_some() {
             return Err(Error::TakenName(name.to_owned()));
         }
@@ -119,7 +134,7 @@ impl Sandbox {
             make_key(&self.identity())?;
         }
         let directory = self.directory.join("hosts").join(name);
-        let host = SandboxHost::start(name, directory, sshd, &self.identity().with_extension("pub"))?;
+        let host = SandboxHost::start(name, directory, sshd, &self.identity().with_extension("pub"), seen_at)?;
         self.hosts.push(host);
         self.write_client_files()?;
         Ok(&self.hosts[self.hosts.len() - 1])

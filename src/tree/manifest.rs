@@ -12,6 +12,9 @@ use super::{Digest, TreePath};
 /// The mode of a file that is not executable, of one that is, and of a directory. Other bits never travel.
 pub const FILE: u32 = 0o644;
 pub const EXECUTABLE: u32 = 0o755;
+/// The same of what a build made for its owner alone.
+pub const PRIVATE: u32 = 0o600;
+pub const PRIVATE_EXECUTABLE: u32 = 0o700;
 /// The most entries one tree may have; a wire length is checked against it before anything is allocated.
 pub const MAX_ENTRIES: usize = 4_000_000;
 /// The longest target of a symbolic link, in bytes (`PATH_MAX`).
@@ -269,7 +272,7 @@ impl Manifest {
 
 fn check_entry(entry: &Entry) -> Result<(), ManifestError> {
     match &entry.kind {
-        Kind::File { mode: FILE | EXECUTABLE, .. } | Kind::Directory => Ok(()),
+        Kind::File { mode: FILE | EXECUTABLE | PRIVATE | PRIVATE_EXECUTABLE, .. } | Kind::Directory => Ok(()),
         Kind::File { mode, .. } => Err(ManifestError::Mode { path: entry.path.clone(), mode: *mode }),
         Kind::Link { target } if target.is_empty() || target.len() > MAX_TARGET || target.contains(&0) => {
             Err(ManifestError::Target(entry.path.clone()))

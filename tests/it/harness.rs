@@ -21,7 +21,10 @@ const PATIENCE: &str = "120";
 pub struct World {
     pub sandbox: Sandbox,
     pub repository: SampleRepository,
+    /// Names and roots, as they are found from outside the hosts.
     hosts: Vec<(String, PathBuf)>,
+    /// The root of all hosts, where they themselves find it at one path.
+    site: Option<PathBuf>,
     session: &'static str,
     extra: String,
     own_caches: bool,
@@ -46,7 +49,7 @@ impl World {
         git_in(&directory, ["init", "-q", "-b", "master"], b"");
         fs::write(directory.join(".git/info/exclude"), "deploy.toml\n").unwrap();
         let repository = SampleRepository { directory, v1: String::new(), wanting: String::new(), v2: String::new() };
-        Self { sandbox, repository, hosts: Vec::new(), session: "local", extra: String::new(), own_caches: false }
+        Self { sandbox, repository, hosts: Vec::new(), site: None, session: "local", extra: String::new(), own_caches: false }
     }
 
     /// Hosts behind an sshd each, reached with the built-in client. Their root is there and empty.
@@ -63,6 +66,25 @@ impl World {
             self.hosts.push(((*name).to_owned(), root));
         }
         self.config("")
+    }
+
+    /// Hosts behind an sshd each that find their root at the same path, as real hosts do. None where this machine cannot have such.
+    /// They see each other's processes, as real hosts do not: two of them must not build at one time.
+    pub fn alike_hosts(mut self, names: &[&str]) -> Option<Self> {
+        if let Err(why) = self.sandbox.mount_namespaces() {
+            deployer::sandbox::skip(&format!("no mount namespace: {why}"));
+            return None;
+        }
+        self.session = "ssh2";
+        let site = self.path("site");
+        fs::create_dir(&site).unwrap();
+        for name in names {
+            let root = self.sandbox.add_host_at(name, site.clone()).unwrap().root.clone();
+            fs::create_dir(&root).unwrap();
+            self.hosts.push(((*name).to_owned(), root));
+        }
+        self.site = Some(site.join("boskel"));
+        Some(self.config(""))
     }
 
     /// Hosts that are directories of this machine: cheap, and everything but the connection is real.
@@ -107,6 +129,7 @@ impl World {
             self.extra
         );
         for (name, root) in &self.hosts {
+            let root = self.site.as_ref().unwrap_or(root);
             text += &format!("\n[[env.prod.host]]\nname = \"{name}\"\nroot = \"{}\"\nsession = \"{}\"\n", root.display(), self.session);
             if self.own_caches {
                 text += &format!("cache = \"{}\"\n", self.cache(name).display());

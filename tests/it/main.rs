@@ -30,13 +30,15 @@
 #![expect(clippy::disallowed_methods, reason = "tests start what they look at")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-// What `invariants` is written in terms of, here as in the helper.
-use deployer::{release, tree};
+// What `decide` and `invariants` are written in terms of, here as in the helper.
+use deployer::{op, release, tree};
 
 mod bad_input;
 mod barrier;
 mod build;
 mod cache;
+#[path = "../../src/helper/recover/decide.rs"]
+mod decide;
 mod deploy;
 mod fleet;
 mod git_export;
@@ -53,9 +55,12 @@ mod inventory;
 mod kill;
 mod layers;
 mod locks;
+mod model;
 mod names;
+mod once;
 mod output;
 mod plan;
+mod promotion;
 mod readme;
 mod recipes;
 mod roles;

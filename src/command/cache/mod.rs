@@ -69,7 +69,7 @@ struct Subject<'a> {
 impl<'a> Subject<'a> {
     /// Exports the revision; nothing of it is sent.
     async fn settle(scene: &'a Scene, rev: Option<&str>, events: &Events) -> Result<Self, Error> {
-        let what = What { rev: rev.map(str::to_owned), expect: None, tree: None, force: false };
+        let what = What { rev: rev.map(str::to_owned), expect: None, tree: None, from: None, force: false };
         cache_of(&scene.environment)?;
         let local = Material::prepare(&what, scene, events).await?;
         let Some(key) = recipe::set_key(&scene.environment, &local.artifact.manifest) else {

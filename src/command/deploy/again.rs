@@ -24,6 +24,13 @@ pub async fn make_again(
     material: &Material,
     hosts: &[&Host],
 ) -> Result<Result<Vec<Result<ReleaseId, HostFailure>>, Exit>, Error> {
+    if let Some(only) = &scene.environment.only_from {
+        let names: Vec<&str> = hosts.iter().map(|host| host.name()).collect();
+        let what = format!("{} has {} no more, and takes only what {only} confirmed: `only-from`", names.join(", "), goal.name());
+        return Err(
+            Error::new(Exit::Refused, "only-from", what).hint(format!("deployer deploy -e {} --from {only}", scene.environment.name))
+        );
+    }
     let args = cli::Deploy::default();
     let deploy = Deploy { scene, environment: &scene.environment, events, interrupt: interrupt.clone(), args: &args };
     let all: Vec<Host> = hosts.iter().map(|host| (*host).clone()).collect();

@@ -68,6 +68,7 @@ fn is_bad(here: (&str, &ReleaseId), tried: &[(&str, &ReleaseId)], failures: &[Ho
         | Step::Cache
         | Step::Link
         | Step::Build
+        | Step::Capture
         | Step::Revert
         | Step::Prune
         | Step::Setup

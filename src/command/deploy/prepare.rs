@@ -54,6 +54,7 @@ impl Deploy<'_> {
             run: self.scene.run.clone(),
             by: self.scene.actor.clone(),
             created: self.scene.now,
+            origin: None,
         };
         manifests::keep(&self.scene.directories.cache, &manifest);
         let spool = &self.scene.directories.cache;
@@ -79,7 +80,7 @@ impl Deploy<'_> {
         let builds = Builds { gate: Semaphore::new(self.environment.parallel.max(1)), open: Mutex::default() };
         let stocked = self.stock(members, local, &tally).await;
         let prepared = each(members.iter().zip(stocked), usize::MAX >> 4, async |(member, stocked)| match stocked {
-            Ok(()) => self.prepare_one(member, parcel, local, &tally, &builds).await,
+            Ok(()) => self.prepare_one(member, parcel, local, &tally, Some(&builds)).await,
             Err(failure) => {
                 tally.absent(&[Step::Push, Step::Link, Step::Build]);
                 Err(failure)
@@ -114,7 +115,7 @@ impl Deploy<'_> {
         parcel: &Parcel,
         local: &Material,
         tally: &Tally<'_>,
-        builds: &Builds,
+        builds: Option<&Builds>,
     ) -> Result<(), HostFailure> {
         let name = member.host.name();
         if !matches!(member.plan.action, Action::Make) {
@@ -123,7 +124,7 @@ impl Deploy<'_> {
         }
         let host = &member.host;
         let known = parcel.known_to(&host.facts());
-        let key = crate::recipe::build_key(self.environment.of(host.target()));
+        let key = local.wanted(self.environment.of(host.target()), false).build_key;
         let pushed = tally.step(name, Step::Push, transfer::push(host, parcel, key, known.as_ref(), self.events), |result| match result {
             Ok(pushed) => Done {
                 sent_bytes: Some(pushed.sent_bytes),
@@ -152,11 +153,12 @@ impl Deploy<'_> {
             return Err(self.failed(member, failure::remote(name, Step::Link, &error)).await);
         }
         let built = async {
-            let _permit = builds.gate.acquire().await;
-            let Some(build) = &environment.build else {
+            // What came built is not built again.
+            let Some((builds, build)) = builds.zip(environment.build.as_ref()) else {
                 tally.absent(&[Step::Build]);
                 return self.seal_apart(host, &recipe).await;
             };
+            let _permit = builds.gate.acquire().await;
             if let Err(failure) = self.hooks_on(Moment::BeforeBuild, member, local).await {
                 tally.absent(&[Step::Build]);
                 return Err(failure);

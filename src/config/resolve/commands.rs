@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Reader;
-use crate::config::environment::{Build, Cache, Check, CheckProbe, Hook, HostPath, Moment, Network, Run};
+use crate::config::environment::{Build, BuildOn, Cache, Check, CheckProbe, Hook, HostPath, Moment, Network, Run, Target};
 use crate::config::fault::{Fault, closest};
+use crate::config::hosts::{self, LOCAL};
 use crate::config::node::{Entry, Node, Place, Value};
 use crate::config::placeholders::{self, PlaceholderError};
 use crate::config::quantity;
@@ -68,7 +69,30 @@ impl Reader<'_> {
             idle_timeout: self.duration(&["build", "idle-timeout"])?,
             output_limit,
             network: self.network()?,
+            on: self.build_on()?,
         }))
+    }
+
+    /// A host may be one of the environment's, with all that is said of it, or any other.
+    fn build_on(&self) -> Result<BuildOn, Fault> {
+        let node = self.needed(&["build", "on"])?;
+        let name = match node.text().unwrap_or_default() {
+            "host" => return Ok(BuildOn::Host),
+            "first" => return Ok(BuildOn::First),
+            name => name,
+        };
+        let own = self.targets()?.into_iter().find(|target| target.name == name);
+        if let (None, Some(known)) = (&own, closest(name, ["host", "first", LOCAL].into_iter().filter(|known| *known != name))) {
+            let fault =
+                Fault::new(&node.place, format!("`{name}` is neither `host`, `first`, `local` nor a host of this environment"), "unknown");
+            return Err(fault.help(format!("did you mean `{known}`?")));
+        }
+        let target = match (own, <[Target; 1]>::try_from(hosts::parse(node)?)) {
+            (Some(own), _) => own,
+            (None, Ok([other])) => other,
+            (None, Err(_)) => return Err(Fault::new(&node.place, format!("`{name}` is more than one host"), "one host builds for all")),
+        };
+        Ok(BuildOn::One(Box::new(target)))
     }
 
     /// A `[build]` that builds nothing is a slip, unless all it says came from flags or from nobody.

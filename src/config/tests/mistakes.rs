@@ -1577,3 +1577,52 @@ error: `unset` names `build.recipe`, which is not inherited
 "#]]
     );
 }
+
+#[test]
+fn a_builder_that_is_nearly_a_word() {
+    assert_data_eq!(
+        screen(&fails(&with("build = { command = \"make\", on = \"frist\" }\n"))),
+        str![[r#"
+error: `frist` is neither `host`, `first`, `local` nor a host of this environment
+ --> deploy.toml:6:34
+  |
+6 | build = { command = "make", on = "frist" }
+  |                                  ^^^^^^^ unknown
+  |
+  = help: did you mean `first`?
+
+"#]]
+    );
+}
+
+#[test]
+fn more_than_one_builder() {
+    assert_data_eq!(
+        screen(&fails(&with("build = { command = \"make\", on = \"b[1-2].example.net\" }\n"))),
+        str![[r#"
+error: `b[1-2].example.net` is more than one host
+ --> deploy.toml:6:34
+  |
+6 | build = { command = "make", on = "b[1-2].example.net" }
+  |                                  ^^^^^^^^^^^^^^^^^^^^ one host builds for all
+
+"#]]
+    );
+}
+
+#[test]
+fn an_environment_that_takes_only_from_itself() {
+    assert_data_eq!(
+        screen(&fails(&with("only-from = \"x\"\n"))),
+        str![[r#"
+error: `only-from` of `x` names `x` itself
+ --> deploy.toml:6:13
+  |
+6 | only-from = "x"
+  |             ^^^ needs another environment
+  |
+  = help: where it is inherited, add `unset = ["only-from"]`
+
+"#]]
+    );
+}

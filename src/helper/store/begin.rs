@@ -18,6 +18,7 @@ use crate::release::{FORMAT, NewRelease, Record, ReleaseId, State, layout};
 use crate::root::Root;
 use crate::tree::manifest::Delta;
 use crate::tree::{Kind, Manifest};
+use crate::current;
 
 /// The largest manifest that is taken, encoded.
 const LIMIT: u64 = 2 * 1024 * 1024 * 1024;
@@ -125,7 +126,7 @@ fn receive(root: &Root, begin: &Begin, stream: impl BufRead) -> Result<Manifest,
         }
     };
     let manifest = manifest.map_err(|error| malformed(error.to_string()))?;
-    if manifest.manifest_digest() != begin.release.manifest || manifest.tree_digest() != begin.release.tree {
+    if manifest.manifest_digest() != begin.release.manifest || manifest.tree_digest() != begin.release.sent_tree() {
         return Err(malformed("its digest is not the one that was announced".to_owned()));
     }
     Ok(manifest)
@@ -135,11 +136,14 @@ fn receive(root: &Root, begin: &Begin, stream: impl BufRead) -> Result<Manifest,
 fn record(root: &Root, release: NewRelease, scan: &Scan) -> Result<(Record, bool), Failure> {
     let id = release.id.clone();
     if let Some(before) = scan.records.iter().find(|record| record.release.id == id) {
-        let same = before.release.manifest == release.manifest && before.release.tree == release.tree;
+        let same = before.release.manifest == release.manifest && before.release.sent_tree() == release.sent_tree();
         return match before.state {
+            // What did not hold is made again from the same bytes where somebody asks for it again.
             State::Uploading | State::Uploaded | State::Failed if same => {
                 Ok((Record { state: State::Uploading, release, reason: None, ..before.clone() }, true))
             }
+            // What did not hold here is made again, from the same bytes, where somebody asks for it again.
+            State::Bad if same && current::release(root)?.as_ref() != Some(&id) => Ok((fresh(release, scan), true)),
             State::Uploading | State::Uploaded | State::Failed => {
                 Err(failure::new(Code::Refused, format!("release `{id}` was begun with another tree")))
             }
@@ -155,7 +159,11 @@ fn record(root: &Root, release: NewRelease, scan: &Scan) -> Result<(Record, bool
         Err(error) if is_absent(&error) => {}
         Err(error) => return Err(failure::io("look at", layout::release(&id), &error)),
     }
-    let record = Record {
+    Ok((fresh(release, scan), false))
+}
+
+fn fresh(release: NewRelease, scan: &Scan) -> Record {
+    Record {
         format: FORMAT,
         sequence: records::next_sequence(&scan.records),
         state: State::Uploading,
@@ -167,8 +175,7 @@ fn record(root: &Root, release: NewRelease, scan: &Scan) -> Result<(Record, bool
         activation: None,
         reason: None,
         durable: false,
-    };
-    Ok((record, false))
+    }
 }
 
 /// Orders the releases to copy from: the base, then sealed ones, then what interrupted runs left; newer before older.

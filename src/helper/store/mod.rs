@@ -2,6 +2,7 @@
 //! of content; beside each release lies its manifest with a proof for every file (`stored`).
 
 mod begin;
+mod capture;
 mod content;
 mod copy;
 mod crew;
@@ -28,6 +29,7 @@ use crate::release::{Record, ReleaseId, State, layout};
 use crate::root::Root;
 
 pub use begin::begin;
+pub use capture::{capture, give};
 pub use content::content;
 pub use link::link;
 pub use memory::Memory;

@@ -34,7 +34,8 @@ pub fn verify(root: &Root, release: &ReleaseId) -> Result<(Vec<Difference>, u64)
 /// Finds what was altered in a release since its seal, as far as that forbids to make it live. What is added is no reason, and what
 /// the build had made is none either once the release was live: programs write there while they run.
 pub fn altered(root: &Root, record: &Record, now: i64) -> Result<Vec<Difference>, Failure> {
-    let fresh = record.sealed.is_some_and(|sealed| (0..FRESH).contains(&(now - sealed)));
+    // What was built elsewhere was never seen at work here.
+    let fresh = record.release.origin.is_none() && record.sealed.is_some_and(|sealed| (0..FRESH).contains(&(now - sealed)));
     let depth = if fresh { Depth::Looks } else { Depth::Bytes };
     let (mut differences, _) = compare_release(root, record, depth)?;
     differences.retain(|difference| difference.kind != DifferenceKind::Extra);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "tests look at files from outside, as a neighbour would")]
 
+mod capture;
 mod link;
 mod prune;
 mod seal;
@@ -147,6 +148,7 @@ fn release(name: &str, tree: &Tree) -> NewRelease {
         run: "run".into(),
         by: "ada@laptop".into(),
         created: 0,
+        origin: None,
     }
 }
 

@@ -356,6 +356,22 @@ proptest! {
 }
 
 #[test]
+fn what_did_not_hold_is_made_again_from_the_same_bytes_unless_it_is_live() {
+    let host = Host::new();
+    let tree = tree(&[("a", "alpha"), ("b", "beta")]);
+    host.deploy("r1", &tree);
+    host.set("r1", |record| (record.state, record.activated) = (State::Bad, Some(1)));
+    symlink("releases/r1", host.path("current")).unwrap();
+    assert_eq!(host.begin("r1", &tree).unwrap_err().code, Code::Refused);
+    std::fs::remove_file(host.path("current")).unwrap();
+    assert_eq!(host.begin("r1", &super::tree(&[("a", "alpha")])).unwrap_err().code, Code::Refused);
+    std::fs::write(host.in_release("r1", "a"), "ALPHA").unwrap();
+    assert_eq!(host.push("r1", &tree).missing, [(0, 1)]);
+    let record = record(&host.root, &id("r1")).unwrap();
+    assert_eq!((record.state, record.activated, record.sequence), (State::Uploaded, None, 2));
+}
+
+#[test]
 fn a_source_that_cannot_be_read_is_no_error_of_the_copy() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("from"), "alpha").unwrap();

@@ -244,6 +244,7 @@ impl Client {
             run: run.into(),
             by: "ada".into(),
             created: 0,
+            origin: None,
         };
         let begin = Begin { release, source: ManifestSource::Whole { size: encoded.len() as u64 }, group: None };
         let request = self.request(Op::Begin(begin));

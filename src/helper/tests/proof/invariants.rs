@@ -115,7 +115,7 @@ fn sealed(root: &Path, record: &Record, found: &mut Vec<String>) {
         Ok(stored) => stored,
         Err(why) => return found.push(format!("I2: `{id}` is sealed, and its manifest {why}")),
     };
-    if stored.manifest_digest() != record.release.manifest || stored.tree_digest() != record.release.tree {
+    if stored.manifest_digest() != record.release.manifest || stored.tree_digest() != record.release.sent_tree() {
         found.push(format!("I2: the manifest of `{id}` is not that of its record"));
     }
     let release = root.join("releases").join(id.as_str());
