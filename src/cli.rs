@@ -23,7 +23,7 @@ Everyday:
 
 Hosts:
   run -- CMD   setup   cache fill|status|push|serve   prune   doctor   hosts   hosts trust HOST
-  lock status|acquire|release
+  lock status|acquire|release   remove
 
 Project:
   config show|check   demo   completions
@@ -204,6 +204,8 @@ pub enum Verb {
     /// Who holds the hosts; put them on hold, lift a hold, end a run.
     #[command(subcommand)]
     Lock(Lock),
+    /// Take `.deployer` away from the hosts; what they serve stays.
+    Remove(Remove),
     /// The whole cycle on throwaway hosts of this machine.
     Demo(Demo),
     /// Print the completion script of a shell.
@@ -293,7 +295,7 @@ pub struct Status {
     /// Compare every file of the live release with its manifest.
     #[arg(long)]
     pub verify: bool,
-    /// Exit 20 unless all hosts serve one unmodified release.
+    /// Exit 20 unless all hosts serve one unmodified release; compares files as `--verify` does.
     #[arg(long)]
     pub exit_code: bool,
 }
@@ -362,6 +364,9 @@ pub struct Setup {
     /// Print the lines of sudoers that activation and check need.
     #[arg(long, conflicts_with = "check")]
     pub print_sudoers: bool,
+    /// Print a unit that puts back, at boot, what nobody had confirmed before.
+    #[arg(long, conflicts_with_all = ["check", "print_sudoers"])]
+    pub print_boot_unit: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -433,6 +438,9 @@ pub struct Doctor {
     /// Exit 20 if there is a problem or warning.
     #[arg(long)]
     pub exit_code: bool,
+    /// Take over the releases that another tool deployed, where they are; `--yes` does what is otherwise only told.
+    #[arg(long, conflicts_with = "exit_code")]
+    pub adopt: bool,
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -466,6 +474,13 @@ pub enum Lock {
         #[arg(long, value_name = "ENV")]
         confirm: Option<String>,
     },
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Remove {
+    /// Confirm by naming the environment.
+    #[arg(long, value_name = "ENV")]
+    pub confirm: Option<String>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -64,6 +64,13 @@ pub enum Op {
     Lift { id: String },
     /// End the run that holds the lock: its helper is asked to stop, and ended where it does not. Answer: `RunEnded`.
     EndRun { run: String, by: String },
+    /// Look for processes that still run from a release that is not live. Answer: `Processes`.
+    Processes,
+    /// Take over the releases of another tool where they are: record those that were deployed, and make `current` relative. Answer:
+    /// `Adopted`.
+    Adopt(Adopt),
+    /// Take `.deployer` away; what is served stays. Answer: `Done`.
+    Remove,
     /// Compare a directory of files, as a download cache, with a list. The stream brings the list (see `Compare`). Answer: `Compared`.
     Compare(Compare),
     /// Bring content into a directory that was compared to `begin`. The stream brings it as that of `Content` does; indices are into
@@ -225,6 +232,18 @@ pub struct Check {
     pub successes: u32,
     /// Milliseconds one try may take.
     pub timeout_ms: u64,
+    /// Milliseconds that it must stay well then, served by the same process.
+    pub stay_up_ms: u64,
+    /// What must have been started after the switch for an answer to count.
+    pub unit: Option<Unit>,
+}
+
+/// A unit of systemd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    pub name: String,
+    /// Of the login user's own manager, not of the system's.
+    pub user: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,6 +274,8 @@ pub enum Answer {
     Checked(ActivationOutcome),
     LockState(LockState),
     RunEnded(RunEnd),
+    Processes(Processes),
+    Adopted(Adopted),
     Compared(Compared),
     Captured(Captured),
 }
@@ -310,6 +331,42 @@ pub struct Hold {
     pub by: String,
     pub reason: String,
     pub since: i64,
+}
+
+/// What runs from a release that is not live.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Processes {
+    pub old: Vec<OldProcess>,
+    /// Processes that this user may not look at: where they run from is not known.
+    pub unknown: u32,
+    /// The host hides the processes of other users, so that not even their number is known.
+    pub hidden: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OldProcess {
+    pub pid: i32,
+    pub name: String,
+    pub release: String,
+}
+
+/// What the records of adopted releases say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopt {
+    pub project: String,
+    pub environment: String,
+    pub run: String,
+    pub by: String,
+    /// Only tell what would be done.
+    pub check: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// What was (or would be) done, a line each; nothing where nothing is to adopt.
+    pub done: Vec<String>,
+    /// What stays another tool's, and why.
+    pub left: Vec<String>,
 }
 
 /// What keeps others from a host.

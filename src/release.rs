@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::op::Command;
+use crate::op::{Check, Command};
 use crate::tree::Digest;
 
 /// The format of every record under `.deployer/`. A host with a higher one is refused before anything is written.
@@ -166,7 +166,13 @@ pub struct Record {
     pub reason: Option<String>,
     /// False where the seal did without a sync (tests only).
     pub durable: bool,
+    /// How it was checked when it was activated: a return to it is checked in the same way.
+    #[serde(default)]
+    pub check: Option<Check>,
 }
+
+/// What the build key of a release is that another tool made: nobody knows how.
+pub const UNKNOWN_BUILD: Digest = Digest([0xff; 32]);
 
 /// Names under `<root>`. All are relative: the helper opens them beneath a held descriptor.
 pub mod layout {

@@ -123,7 +123,7 @@ pub async fn put_back(hosts: &[Back<'_>], reason: &str, events: &Events) -> Vec<
 /// Says whether the host serves `release` although its activation failed, as far as it still answers.
 async fn is_switched(host: &Host, release: &ReleaseId, error: &RemoteError) -> bool {
     match error {
-        RemoteError::Check { .. } | RemoteError::Command { .. } | RemoteError::NotRestarted { .. } => true,
+        RemoteError::Check { .. } | RemoteError::Command { .. } | RemoteError::NotRestarted { .. } | RemoteError::Unwell { .. } => true,
         // The helper may have failed on either side of the switch (a disk that was full for the record): the host knows.
         RemoteError::Host(HostError::Failed(_)) => host.refresh().await.is_ok_and(|facts| facts.unresolved.as_ref() == Some(release)),
         RemoteError::Host(HostError::Lost { .. } | HostError::Protocol { .. })

@@ -11,10 +11,17 @@ pub fn config(common: &Common, verb: &Config) -> Result<Exit, Error> {
     match verb {
         Config::Show { origin } => {
             let name = scene::environment_name(common, &file)?;
+            if common.json {
+                return Ok(print(&format!("{}\n", file.show_json(&name, &scene::common_overrides(common))?)));
+            }
             Ok(print(&file.show(&name, &scene::common_overrides(common), *origin)?))
         }
         Config::Check => {
             let mut lines = file.check()?;
+            if common.json {
+                let document = serde_json::json!({ "environments": file.environments(), "summary": lines, "warnings": file.warnings() });
+                return Ok(print(&format!("{document}\n")));
+            }
             lines.extend(file.warnings().into_iter().map(|warning| format!("warning: {warning}")));
             Ok(print(&lines.iter().fold(String::new(), |text, line| text + line + "\n")))
         }

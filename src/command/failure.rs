@@ -122,7 +122,9 @@ pub fn remote(name: &str, step: Step, error: &RemoteError) -> HostFailure {
             hint: crate::recipe::explain(tail).or_else(|| exited.hint.clone()),
             ..plain
         },
-        RemoteError::Check { tail, .. } | RemoteError::NotRestarted { tail, .. } => HostFailure { tail: tail.clone(), ..plain },
+        RemoteError::Check { tail, .. } | RemoteError::NotRestarted { tail, .. } | RemoteError::Unwell { tail, .. } => {
+            HostFailure { tail: tail.clone(), ..plain }
+        }
         RemoteError::Locked { exit, .. } => HostFailure { is_locked: *exit == Exit::Locked, ..plain },
         RemoteError::Placeholder(_) | RemoteError::NotStarted { .. } => plain,
     }

@@ -23,8 +23,9 @@ use crate::session::{HostKeyError, Opener, SessionError, ask};
 struct Row {
     name: String,
     address: String,
-    user: String,
-    port: u16,
+    /// None on this machine, as is the port: nobody logs in.
+    user: Option<String>,
+    port: Option<u16>,
     /// The hosts on the way, or the command.
     #[serde(skip_serializing_if = "Option::is_none")]
     via: Option<String>,
@@ -56,8 +57,8 @@ async fn list(common: &Common) -> Result<Exit, Error> {
         Ok::<_, Error>(Row {
             name: target.name.clone(),
             address: address.to_owned(),
-            user: user.to_owned(),
-            port,
+            user: Some(user.to_owned()).filter(|user| !user.is_empty()),
+            port: Some(port).filter(|port| *port > 0),
             via: opener.via(),
             roles: target.roles.clone(),
             session: opener.kind.name(),
@@ -74,9 +75,9 @@ async fn list(common: &Common) -> Result<Exit, Error> {
     let dash = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     let head = ["NAME", "ADDRESS", "USER", "PORT", "VIA", "ROLES", "SESSION", "WHY"].map(str::to_owned).to_vec();
     let cells = rows.into_iter().map(|row| {
-        let port = if row.session == SessionKind::Local.name() { String::new() } else { row.port.to_string() };
-        let via = row.via.unwrap_or_default();
-        vec![row.name, row.address, dash(row.user), dash(port), dash(via), dash(row.roles.join(",")), row.session.to_owned(), row.why]
+        let port = row.port.map(|port| port.to_string()).unwrap_or_default();
+        let (user, via) = (row.user.unwrap_or_default(), row.via.unwrap_or_default());
+        vec![row.name, row.address, dash(user), dash(port), dash(via), dash(row.roles.join(",")), row.session.to_owned(), row.why]
     });
     let paper = common.display().stdout();
     let rows: Vec<Vec<String>> = std::iter::once(head).chain(cells).map(|row| row.iter().map(|cell| paper.safe(cell)).collect()).collect();

@@ -1,6 +1,8 @@
 //! One file a verb: wires config, plan, stages and report. Here is what verbs share.
 
 mod activation;
+mod adopt;
+mod boot_unit;
 mod cache;
 mod config;
 mod confirm;
@@ -18,9 +20,11 @@ mod manifests;
 mod material;
 mod outcome;
 mod plan;
+mod processes;
 mod promotion;
 mod prune;
 mod releases;
+mod remove;
 mod rollback;
 mod run;
 mod scene;
@@ -33,7 +37,7 @@ use std::io::Write;
 
 use clap::CommandFactory;
 
-use crate::cli::{Cli, Verb};
+use crate::cli::{self, Cli, Verb};
 use crate::config::Overrides;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -56,6 +60,7 @@ pub fn main(cli: Cli) -> Exit {
 }
 
 fn dispatch(cli: Cli) -> Result<Exit, Error> {
+    refuse_unused(&cli)?;
     if let Verb::Completions { shell } = cli.verb {
         clap_complete::generate(shell, &mut Cli::command(), "deployer", &mut std::io::stdout());
         return Ok(Exit::Ok);
@@ -69,6 +74,32 @@ fn dispatch(cli: Cli) -> Result<Exit, Error> {
     // A blocking task may still read a tree that nobody wants any more.
     runtime.shutdown_background();
     result
+}
+
+/// A flag that would do nothing is refused: whoever typed it meant something.
+fn refuse_unused(cli: &Cli) -> Result<(), Error> {
+    let (name, tells) = match &cli.verb {
+        Verb::Deploy(args) => ("deploy --dry-run", !args.dry_run),
+        Verb::Setup(args) if args.print_sudoers || args.print_boot_unit => ("setup --print", false),
+        Verb::Cache(cli::Cache::Status(_) | cli::Cache::Serve(_)) => ("cache", false),
+        Verb::Rollback(_) | Verb::Run(_) | Verb::Prune(_) | Verb::Setup(_) | Verb::Cache(_) => ("", true),
+        Verb::Plan(_) => ("plan", false),
+        Verb::Status(_) => ("status", false),
+        Verb::Releases => ("releases", false),
+        Verb::Logs(_) => ("logs", false),
+        Verb::Hosts(_) => ("hosts", false),
+        Verb::Doctor(_) => ("doctor", false),
+        Verb::Config(_) => ("config", false),
+        Verb::Lock(_) => ("lock", false),
+        Verb::Remove(_) => ("remove", false),
+        Verb::Demo(_) => ("demo", false),
+        Verb::Completions { .. } => ("completions", false),
+    };
+    if cli.common.events.is_none() || tells {
+        return Ok(());
+    }
+    let what = format!("`--events` keeps the events of a run, and `{name}` is none");
+    Err(Error::new(Exit::Usage, "events", what).hint("what it finds is told by `--json`"))
 }
 
 async fn verb(cli: Cli) -> Result<Exit, Error> {
@@ -88,9 +119,11 @@ async fn verb(cli: Cli) -> Result<Exit, Error> {
         Verb::Hosts(args) => hosts::hosts(&common, &args).await,
         Verb::Setup(args) => setup::setup(&common, &args).await,
         Verb::Prune(args) => prune::prune(&common, &args).await,
+        Verb::Doctor(args) if args.adopt => adopt::adopt(&common).await,
         Verb::Cache(args) => Box::pin(cache::cache(&common, &args)).await,
         Verb::Doctor(args) => doctor::doctor(&common, &args).await,
         Verb::Config(args) => config::config(&common, &args),
+        Verb::Remove(args) => remove::remove(&common, &args).await,
         Verb::Lock(args) => lock::lock(&common, &args).await,
         Verb::Demo(args) => demo::demo(&common, &args).await,
         Verb::Completions { .. } => Ok(Exit::Ok),

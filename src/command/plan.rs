@@ -211,6 +211,7 @@ fn hook_step(hook: &Hook, once: Option<&str>) -> String {
 fn unknowns(environment: &Environment, caches: bool) -> Vec<String> {
     let activates = environment.ways().any(|way| way.activate.is_some());
     let command = activates.then(|| "what the activation command does (not run by plan)".to_owned());
+    let alone = activates.then(|| alone(environment));
     let hooks = environment.hooks.iter().map(|hook| format!("what the hook {} does, {} (not run by plan)", hook.name, hook.on.name()));
     let cache = (!caches && cache::is_fillable(environment)).then(|| {
         format!(
@@ -218,7 +219,18 @@ fn unknowns(environment: &Environment, caches: bool) -> Vec<String> {
             environment.name
         )
     });
-    command.into_iter().chain(hooks).chain(cache).collect()
+    command.into_iter().chain(alone).chain(hooks).chain(cache).collect()
+}
+
+/// What becomes of a host that nobody decides for any more.
+fn alone(environment: &Environment) -> String {
+    if environment.confirm_within.is_zero() {
+        return "a host that loses this run after its switch stays switched (`confirm-within` is zero)".to_owned();
+    }
+    format!(
+        "a host rebooted between switch and confirmation serves the new release until the next contact, or until its boot unit: `deployer setup -e {} --print-boot-unit`",
+        environment.name
+    )
 }
 
 /// The builds of roles, where they are not everybody's.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cli::Common;
+use crate::command::outcome;
 use crate::command::print;
 use crate::command::scene::{self, Scene};
 use crate::error::Error;
@@ -31,10 +32,10 @@ pub async fn releases(common: &Common) -> Result<Exit, Error> {
     } else {
         print(&view.text(scene.now, common.display().stdout()));
     }
-    let Some((target, error)) = connected.unreachable.first() else { return Ok(Exit::Ok) };
-    let mut failure = Error::new(Exit::Unreachable, error.code(), format!("`{}` cannot be reached: {error}", target.name));
-    failure.hints.extend(error.hint());
-    Err(failure)
+    if connected.unreachable.is_empty() {
+        return Ok(Exit::Ok);
+    }
+    Err(outcome::unreachable(&connected, outcome::serving(&scene.environment.name, "runs", &fleet::live(&connected.hosts))))
 }
 
 fn view(environment: &str, facts: &[(String, Arc<Facts>)]) -> ReleasesView {

@@ -8,7 +8,7 @@ use crate::command::interrupt::Interrupt;
 use crate::command::locks::{self, Attempt};
 use crate::command::outcome;
 use crate::command::scene::{self, Ended, Scene};
-use crate::command::{print, sudoers};
+use crate::command::{boot_unit, print, sudoers};
 use crate::config::environment::Environment;
 use crate::error::Error;
 use crate::event::{Events, Step};
@@ -26,7 +26,10 @@ use crate::tree::TreePath;
 pub async fn setup(common: &Common, args: &cli::Setup) -> Result<Exit, Error> {
     let scene = Scene::set(common, &scene::common_overrides(common)).await?;
     if args.print_sudoers {
-        return print_sudoers(&scene).await;
+        return print_sudoers(common, &scene).await;
+    }
+    if args.print_boot_unit {
+        return boot_unit::print(common, &scene).await;
     }
     let (events, reporter) = scene.start(common, "setup");
     let interrupt = Interrupt::listen("Stopping. (^C again leaves at once)");
@@ -50,7 +53,7 @@ async fn run(scene: &Scene, args: &cli::Setup, events: &Events) -> Ended {
 }
 
 /// Prints the rules for everybody who logs in on some host; no host is contacted.
-async fn print_sudoers(scene: &Scene) -> Result<Exit, Error> {
+async fn print_sudoers(common: &Common, scene: &Scene) -> Result<Exit, Error> {
     let mut lines: Vec<String> = Vec::new();
     for target in &scene.environment.targets {
         let opener = Opener::prepare(target, &scene.environment.connect).await.map_err(|error| {
@@ -64,6 +67,9 @@ async fn print_sudoers(scene: &Scene) -> Result<Exit, Error> {
                 lines.push(line);
             }
         }
+    }
+    if common.json {
+        return Ok(print(&format!("{}\n", serde_json::json!({ "env": scene.environment.name, "lines": lines }))));
     }
     if lines.is_empty() {
         lines.push(format!("# nothing in {} runs as another user", scene.environment.name));

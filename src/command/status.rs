@@ -5,15 +5,17 @@ use std::sync::Arc;
 use crate::cli::{self, Common};
 use crate::command::locks::lock_id;
 use crate::command::print;
+use crate::command::processes;
 use crate::command::scene::{self, Scene};
+use crate::config::ranges;
 use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
 use crate::fleet::{self, Connected, each};
 use crate::host::{Host, HostError};
-use crate::op::{Answer, Current, Difference, DifferenceKind, Facts, Op};
+use crate::op::{Answer, Current, Difference, DifferenceKind, Facts, Op, Processes};
 use crate::plan;
-use crate::report::status::{StatusRow, StatusView};
+use crate::report::status::{Drift, StatusRow, StatusView};
 use crate::tree::path::Shown;
 
 /// How many differences of one host are named.
@@ -24,8 +26,14 @@ pub async fn status(common: &Common, args: &cli::Status) -> Result<Exit, Error> 
     let scene = Scene::set(common, &scene::common_overrides(common)).await?;
     let (events, _) = Events::new(std::time::Instant::now());
     let connected = fleet::connect(&scene.environment, &events).await;
-    let drift = if args.verify { verify(&connected.hosts).await } else { connected.hosts.iter().map(|_| Ok(Vec::new())).collect() };
-    let view = view(&scene, &connected, &drift);
+    // Nobody may say that a fleet is unmodified who did not look.
+    let drift = if args.verify || args.exit_code {
+        verify(&connected.hosts).await.into_iter().map(Some).collect()
+    } else {
+        connected.hosts.iter().map(|_| None).collect::<Vec<_>>()
+    };
+    let processes = processes::ask(&connected.hosts).await;
+    let view = view(&scene, &connected, &drift, &processes);
     fleet::close(&connected.hosts).await;
     if common.json {
         let document =
@@ -34,11 +42,22 @@ pub async fn status(common: &Common, args: &cli::Status) -> Result<Exit, Error> 
     } else {
         print(&view.text(scene.now, common.display().stdout()));
     }
-    let uniform = view.grouped().len() <= 1 && view.rows.iter().all(|row| row.notes.is_empty());
+    let uniform = is_one_release(&connected) && view.rows.iter().all(|row| row.notes.is_empty());
     if connected.hosts.is_empty() {
         return Ok(Exit::Unreachable);
     }
     Ok(if args.exit_code && !uniform { Exit::Pending } else { Exit::Ok })
+}
+
+/// Hosts that were deployed to in different runs have releases of other names: what counts is what they were made of.
+fn is_one_release(connected: &Connected) -> bool {
+    let facts: Vec<Arc<Facts>> = connected.hosts.iter().map(Host::facts).collect();
+    let made_of = |facts: &Arc<Facts>| match plan::live_record(facts) {
+        Some(record) => Some((record.release.tree.to_string(), record.release.build_key.to_string(), record.release.commit.clone())),
+        None => plan::live_id(facts).map(|id| (id.to_string(), String::new(), None)),
+    };
+    let first = facts.first().and_then(made_of);
+    first.is_some() && facts.iter().all(|facts| made_of(facts) == first)
 }
 
 async fn verify(hosts: &[Host]) -> Vec<Result<Vec<Difference>, HostError>> {
@@ -53,20 +72,36 @@ async fn verify(hosts: &[Host]) -> Vec<Result<Vec<Difference>, HostError>> {
     .await
 }
 
-fn view(scene: &Scene, connected: &Connected, drift: &[Result<Vec<Difference>, HostError>]) -> StatusView {
+/// What the live release of a host differs in, where it was compared.
+type Compared = Option<Result<Vec<Difference>, HostError>>;
+
+fn view(scene: &Scene, connected: &Connected, drift: &[Compared], processes: &[Result<Processes, HostError>]) -> StatusView {
     let environment = &scene.environment;
     let mut rows = Vec::new();
     let mut lock = None;
-    let mut notes = Vec::new();
+    let (mut notes, mut unknown) = (Vec::new(), Vec::new());
     for target in &environment.targets {
         if let Some((_, error)) = connected.unreachable.iter().find(|(other, _)| other.name == target.name) {
             let note = format!("unreachable: {error}");
-            rows.push(StatusRow { hosts: vec![target.name.clone()], live: None, release: None, since: None, by: None, notes: vec![note] });
+            rows.push(StatusRow {
+                hosts: vec![target.name.clone()],
+                live: None,
+                release: None,
+                since: None,
+                by: None,
+                notes: vec![note],
+                drift: None,
+                processes: None,
+            });
             continue;
         }
         let Some(index) = connected.hosts.iter().position(|host| host.name() == target.name) else { continue };
         let facts = connected.hosts[index].facts();
-        let (row, differences) = row(&target.name, &facts, drift.get(index));
+        let found = processes.get(index).and_then(|found| found.as_ref().ok());
+        if environment.ways().any(|way| way.activate.is_some()) && found.is_none_or(processes::is_unknown) {
+            unknown.push(target.name.clone());
+        }
+        let (row, differences) = row(&target.name, &facts, drift.get(index).and_then(Option::as_ref), found);
         rows.push(row);
         notes.extend(differences);
         if let Some(holder) = &facts.holder {
@@ -75,11 +110,22 @@ fn view(scene: &Scene, connected: &Connected, drift: &[Result<Vec<Difference>, H
             lock.get_or_insert_with(|| format!("on hold by {}: {}, id {}", hold.by, hold.reason, hold.id));
         }
     }
+    if !unknown.is_empty() {
+        notes.push(format!(
+            "not known, because the login user may not see it: what processes of other users run from ({})",
+            ranges::fold(&unknown)
+        ));
+    }
     let next = next(scene, &rows);
     StatusView { env: environment.name.clone(), lock, rows, notes, next }
 }
 
-fn row(name: &str, facts: &Arc<Facts>, drift: Option<&Result<Vec<Difference>, HostError>>) -> (StatusRow, Vec<String>) {
+fn row(
+    name: &str,
+    facts: &Arc<Facts>,
+    drift: Option<&Result<Vec<Difference>, HostError>>,
+    processes: Option<&Processes>,
+) -> (StatusRow, Vec<String>) {
     let record = plan::live_record(facts);
     let mut notes = Vec::new();
     match &facts.current {
@@ -93,6 +139,7 @@ fn row(name: &str, facts: &Arc<Facts>, drift: Option<&Result<Vec<Difference>, Ho
     if let Some(release) = &facts.unresolved {
         notes.push(format!("{release} was activated and neither confirmed nor put back"));
     }
+    notes.extend(processes.map(processes::lines).unwrap_or_default());
     let mut differences = Vec::new();
     match drift {
         Some(Ok(found)) if !found.is_empty() => {
@@ -113,8 +160,29 @@ fn row(name: &str, facts: &Arc<Facts>, drift: Option<&Result<Vec<Difference>, Ho
         since: record.and_then(|record| record.activated),
         by: record.map(|record| record.release.by.clone()),
         notes,
+        drift: drift.and_then(|drift| drift.as_ref().ok()).map(|found| found.iter().map(told).collect()),
+        processes: processes.map(|found| {
+            let word = match found {
+                Processes { old, .. } if !old.is_empty() => "old",
+                found if processes::is_unknown(found) => "unknown",
+                Processes { .. } => "current",
+            };
+            word.to_owned()
+        }),
     };
     (row, differences)
+}
+
+fn told(difference: &Difference) -> Drift {
+    let kind = match difference.kind {
+        DifferenceKind::Missing => "missing",
+        DifferenceKind::Modified => "modified",
+        DifferenceKind::Mode => "mode",
+        DifferenceKind::LinkTarget => "link-target",
+        DifferenceKind::Type => "type",
+        DifferenceKind::Extra => "added",
+    };
+    Drift { path: Shown(&difference.path).to_string(), kind }
 }
 
 fn describe(difference: &Difference) -> String {

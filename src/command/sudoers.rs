@@ -1,11 +1,17 @@
-//! The lines of sudoers that an environment's activations, checks and hooks need: exactly their commands, and nothing else.
+//! The lines of sudoers that an environment's activations, checks and hooks need: exactly their commands, and nothing else. Where a part
+//! of a command differs from run to run or from host to host, the rule is a regular expression, which knows only what may stand there: a
+//! `*` of sudoers would match any number of arguments. Before sudo 1.9.10 such a rule matches nothing.
 
 use crate::config::environment::{CheckProbe, Environment, HookPlace, Run};
 use crate::config::placeholders;
 use crate::op::Command;
 
-/// Stands for what differs from run to run or from host to host, until everything else is escaped.
-const VARIES: char = '\u{1}';
+/// Stands for a name that differs from run to run or from host to host, until everything else is escaped.
+const NAME: char = '\u{1}';
+/// Stands for the root, where hosts have different ones.
+const ROOT: char = '\u{2}';
+/// What a name may be: never `..`, an option or two words.
+const NAMES: &str = "[A-Za-z0-9_][A-Za-z0-9._-]*";
 
 /// Writes the lines for `user`, who logs in, each with a remark where one is needed.
 #[must_use]
@@ -49,21 +55,45 @@ fn of(environment: &Environment, user: &str, key: &str, run: &Run) -> Vec<String
     };
     let Some(program) = words.first() else { return Vec::new() };
     let mut lines = Vec::new();
-    let written: Vec<String> = words.iter().map(|word| escaped(&expanded(environment, word))).collect();
-    let mut command = written.join(" ");
-    if !program.starts_with('/') {
+    let mut expanded: Vec<String> = words.iter().map(|word| expanded(environment, word)).collect();
+    if !program.starts_with(['/', '{']) {
         lines.push(format!("# sudo wants the whole path: is this what `command -v {program}` says on the hosts?"));
-        command = format!("/usr/bin/{command}");
+        expanded[0] = format!("/usr/bin/{program}");
     }
-    if written.len() == 1 {
+    let varies = |text: &str| text.contains([NAME, ROOT]);
+    if expanded.iter().any(|word| varies(word)) {
+        lines.push(format!("# `{key}` differs from run to run or host to host: this rule needs sudo 1.9.10 or later"));
+    }
+    let (path, arguments) = (&expanded[0], &expanded[1..]);
+    let path = if varies(path) { format!("^{}$", pattern(environment, path)) } else { escaped(path) };
+    let arguments = if arguments.is_empty() {
         // Without it the rule would allow any arguments.
-        command.push_str(" \"\"");
-    }
-    if command.contains(VARIES) {
-        lines.push(format!("# `*` stands for what differs from run to run or host to host in `{key}`"));
-    }
-    lines.push(format!("{} ALL=({other}) NOPASSWD: {}", name(user), command.replace(VARIES, "*")));
+        "\"\"".to_owned()
+    } else if arguments.iter().any(|word| varies(word)) {
+        let words: Vec<String> = arguments.iter().map(|word| pattern(environment, word)).collect();
+        format!("^{}$", words.join(" "))
+    } else {
+        arguments.iter().map(|word| escaped(word)).collect::<Vec<_>>().join(" ")
+    };
+    lines.push(format!("{} ALL=({other}) NOPASSWD: {path} {arguments}", name(user)));
     lines
+}
+
+/// Writes a word as a regular expression. Of what sudoers itself reads, only `#` means something there.
+fn pattern(environment: &Environment, word: &str) -> String {
+    let literal = |c: char| if ".[]{}()\\*+?|^$#".contains(c) { format!("\\{c}") } else { c.to_string() };
+    let of = |c: char| match c {
+        NAME => NAMES.to_owned(),
+        ROOT => {
+            let roots = environment.targets.iter().map(|target| target.root.as_ref().unwrap_or(&environment.root).as_str());
+            let mut roots: Vec<String> = roots.map(|root| root.chars().map(literal).collect()).collect();
+            roots.sort();
+            roots.dedup();
+            format!("({})", roots.join("|"))
+        }
+        c => literal(c),
+    };
+    word.chars().map(of).collect()
 }
 
 /// Reads `sudo -n -u USER -- command…` as somebody wrote it.
@@ -92,15 +122,16 @@ fn own_sudo(words: &[String]) -> Option<(String, Vec<String>)> {
 
 fn expanded(environment: &Environment, word: &str) -> String {
     let root = environment.root.as_str();
-    let (current, shared, varies) = (format!("{root}/current"), format!("{root}/shared"), VARIES.to_string());
-    let lookup = |name: &str| match name {
+    // A host may have a root of its own.
+    let is_one = environment.targets.iter().all(|target| target.root.is_none());
+    let (name, root) = (NAME.to_string(), if is_one { root.to_owned() } else { ROOT.to_string() });
+    let (current, shared) = (format!("{root}/current"), format!("{root}/shared"));
+    let lookup = |wanted: &str| match wanted {
         "env" => Some(environment.name.as_str()),
-        // A host may have a root of its own.
-        "root" | "current" | "shared" if environment.targets.iter().any(|target| target.root.is_some()) => Some(varies.as_str()),
-        "root" => Some(root),
+        "root" => Some(root.as_str()),
         "current" => Some(current.as_str()),
         "shared" => Some(shared.as_str()),
-        _ => Some(varies.as_str()),
+        _ => Some(name.as_str()),
     };
     placeholders::expand_with(word, lookup).unwrap_or_else(|_| word.to_owned())
 }
@@ -138,10 +169,19 @@ mod tests {
         assert_eq!(
             printed("activate = { run = [\"/opt/touch\", \"{current}/tmp\", \"{release}\", \"*\"], as = \"app\" }\n"),
             [
-                "# `*` stands for what differs from run to run or host to host in `activate`",
-                "deploy ALL=(app) NOPASSWD: /opt/touch /srv/p/current/tmp * \\*"
+                "# `activate` differs from run to run or host to host: this rule needs sudo 1.9.10 or later",
+                "deploy ALL=(app) NOPASSWD: /opt/touch ^/srv/p/current/tmp [A-Za-z0-9_][A-Za-z0-9._-]* \\*$"
             ]
         );
+    }
+
+    #[test]
+    fn what_differs_may_be_a_name_or_a_root_that_there_is_and_nothing_else() {
+        let lines = printed(
+            "activate = { run = [\"{current}/bin/go\", \"{host}\"], as = \"app\" }\n[[env.x.host]]\nname = \"b\"\nroot = \"/srv/q.1\"\n",
+        );
+        assert_eq!(lines[1], "deploy ALL=(app) NOPASSWD: ^(/srv/p|/srv/q\\.1)/current/bin/go$ ^[A-Za-z0-9_][A-Za-z0-9._-]*$");
+        assert!(!lines.iter().any(|line| line.ends_with('*')), "{lines:?}");
     }
 
     #[test]

@@ -288,6 +288,17 @@ pub struct Check {
     pub successes: u32,
     /// Of one try.
     pub timeout: Duration,
+    /// How long it must stay well then.
+    pub stay_up: Duration,
+    /// The unit of systemd that the activation must have started.
+    pub unit: Option<Unit>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    pub name: String,
+    /// Of the login user's own manager.
+    pub user: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

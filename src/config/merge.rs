@@ -50,6 +50,7 @@ retries = 10
 every = "1s"
 successes = 1
 timeout = "5s"
+stay-up = "0s"
 
 [ssh]
 session = "auto"

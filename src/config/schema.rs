@@ -195,6 +195,9 @@ static CHECK: Section = Section {
         key("every", Shape::Duration),
         key("successes", Shape::Whole(1, 1000)),
         key("timeout", Shape::Duration),
+        key("stay-up", Shape::Duration),
+        key("unit", Shape::Text),
+        key("user-unit", Shape::Text),
     ],
 };
 

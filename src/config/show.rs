@@ -32,6 +32,44 @@ impl File {
     }
 }
 
+impl File {
+    /// Gives the environment as `show` does, for programs: `{"value": …, "origin": …}` at every key that has a value.
+    pub fn show_json(&self, name: &str, overrides: &Overrides) -> Result<serde_json::Value, Error> {
+        let environment = self.environment(name, overrides)?;
+        let table = self.complete(self.entry(name)?, overrides).map_err(|fault| fault.into_error(&self.text))?;
+        let used = Table { entries: table.entries.into_iter().filter(|entry| is_used(&entry.name, &environment)).collect() };
+        let confirm_within = show_duration(environment.confirm_within);
+        Ok(serde_json::json!({
+            "schema": SCHEMA,
+            "project": self.project,
+            "env": name,
+            "settings": self.settings(&used),
+            "confirm_within": confirm_within,
+        }))
+    }
+
+    fn settings(&self, table: &Table) -> serde_json::Value {
+        let setting = |entry: &Entry| match entry.node.table() {
+            Some(inner) => (entry.name.clone(), self.settings(inner)),
+            None => (entry.name.clone(), serde_json::json!({ "value": json(&entry.node), "origin": self.text.origin(&entry.node.place) })),
+        };
+        table.entries.iter().map(setting).collect::<serde_json::Map<_, _>>().into()
+    }
+}
+
+fn json(node: &Node) -> serde_json::Value {
+    match &node.value {
+        Value::Text(text) => text.clone().into(),
+        Value::Whole(number) => (*number).into(),
+        Value::Truth(truth) => (*truth).into(),
+        Value::List(items) => items.iter().map(json).collect::<Vec<_>>().into(),
+        Value::Table(table) => {
+            table.entries.iter().map(|entry| (entry.name.clone(), json(&entry.node))).collect::<serde_json::Map<_, _>>().into()
+        }
+        Value::Other(kind) => (*kind).into(),
+    }
+}
+
 /// What only its defaults speak of does nothing, and is not shown.
 fn is_used(name: &str, environment: &Environment) -> bool {
     match name {

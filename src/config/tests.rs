@@ -693,6 +693,7 @@ retries = 10                                                 # deploy.toml:32
 every = "1s"                                                 # deploy.toml:32
 successes = 1                                                # default
 timeout = "5s"                                               # default
+stay-up = "0s"                                               # default
 url = "http://127.0.0.1:8080/healthz"                        # deploy.toml:32
 
 [env.prod.ssh]

@@ -12,13 +12,13 @@ use crate::fs::FileKind;
 use crate::helper::{Helper, clock};
 use crate::journal::JournalEvent;
 use crate::lock::Lock;
-use crate::op::{Activate, Activated, ActivationOutcome, Code, Command, Current, End, Exec, Failure, Network};
+use crate::op::{Activate, Activated, ActivationOutcome, Check, Code, Command, Current, End, Exec, Failure, Network, Probe};
 use crate::pipe::{Request, hold};
 use crate::recover::{self, Intent};
-use crate::release::{Record, ReleaseId, State, layout};
+use crate::release::{Record, ReleaseId, State, UNKNOWN_BUILD, layout};
 use crate::root::Root;
 use crate::tree::path::Shown;
-use crate::{current, failure, health, journal, records, store};
+use crate::{current, failure, health, journal, records, store, unit};
 
 /// What an activation that is run again for a revert may take. Nobody may be there to stop it.
 const REVERT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -73,10 +73,11 @@ pub fn activate(helper: &Helper, lock: &Lock, op: &Activate, request: &Request) 
         begin(helper, &root, lock, &recover::intent(lock, intent.from, intent.to, op.confirm_within_ms))?;
     }
     record.activation = op.command.as_ref().map(|exec| recordable(exec, helper));
+    record.check = op.check.as_ref().map(recordable_check);
     // The intent is durable and says the same: recovery does with a sealed release what it does with an active one.
     save_whole(&root, &record)?;
     let mut output = Output::to(request);
-    let (outcome, activation_ms, check_ms) = bring_up(helper, op, request, &mut output)?;
+    let (outcome, activation_ms, check_ms) = bring_up(helper, op, &mut output)?;
     let what = match &outcome {
         ActivationOutcome::Well { .. } => "activated",
         ActivationOutcome::CommandFailed(_) => "activation-failed",
@@ -113,8 +114,8 @@ fn begin(helper: &Helper, root: &Root, lock: &Lock, intent: &Intent) -> Result<(
     if intent.deadline_ms > 0 { arm(helper, lock, intent) } else { Ok(()) }
 }
 
-fn bring_up(helper: &Helper, op: &Activate, request: &Request, output: &mut Output<'_>) -> Result<(ActivationOutcome, u64, u64), Failure> {
-    let began = Instant::now();
+fn bring_up(helper: &Helper, op: &Activate, output: &mut Output<'_>) -> Result<(ActivationOutcome, u64, u64), Failure> {
+    let (began, since) = (Instant::now(), unit::monotonic_us());
     if let Some(exec) = &op.command {
         let exited = helper.run(exec, vec![helper.mark()], true, output)?;
         if !exited.is_success() {
@@ -125,7 +126,7 @@ fn bring_up(helper: &Helper, op: &Activate, request: &Request, output: &mut Outp
     let began = Instant::now();
     let outcome = match &op.check {
         None => ActivationOutcome::Well { tries: 0 },
-        Some(check) => health::check(helper, check, request, output)?,
+        Some(check) => health::check(helper, check, since, output)?,
     };
     Ok((outcome, activation_ms, millis(began)))
 }
@@ -229,24 +230,52 @@ pub fn put_back(
         settle(root, release, verdict)?;
         recover::drop_intent(root)?;
     }
-    let began = Instant::now();
+    let (began, since) = (Instant::now(), unit::monotonic_us());
     let outcome = activate_again(helper, &records, record, target.as_ref(), output)?;
+    let activation_ms = millis(began);
     if matches!(&outcome, ActivationOutcome::CommandFailed(exited) if exited.end == End::Stopped) {
         // The intent stays, so that recovery does again what was cut off here.
         return Err(failure::new(Code::Stopped, "`current` was put back, but the activation of what it leads to was stopped"));
     }
+    let began = Instant::now();
+    let outcome = check_again(helper, outcome, (&records, target.as_ref()), since, output)?;
+    let check_ms = millis(began);
     if let Some(retired) = records.iter().find(|record| Some(&record.release.id) == target.as_ref() && record.state == State::Retired) {
         save(root, &Record { state: State::Confirmed, ..retired.clone() })?;
     }
     if !is_told_reverted(root, release) {
         let (Verdict::Bad(reason) | Verdict::PutBack(reason)) = verdict;
-        let _ = note(root, lock, REVERTED, target.as_ref(), Some(release), Some(reason.clone()));
+        let _ = note(root, lock, REVERTED, target.as_ref(), Some(release), Some(format!("{reason}{}", unwell(&outcome))));
     }
     // Only now: a release that is still recorded as active has its successor activated again by recovery.
     settle(root, release, verdict)?;
     disarm(helper);
     recover::drop_intent(root)?;
-    Ok(Activated { from: Some(release.clone()), to: target, outcome, activation_ms: millis(began), check_ms: 0 })
+    Ok(Activated { from: Some(release.clone()), to: target, outcome, activation_ms, check_ms })
+}
+
+/// Says what is wrong with what was put back; nothing where it is well.
+pub fn unwell(outcome: &ActivationOutcome) -> String {
+    match outcome {
+        ActivationOutcome::Well { .. } => String::new(),
+        ActivationOutcome::CommandFailed(exited) => format!(", but the activation of what was put back failed: {:?}", exited.end),
+        ActivationOutcome::CheckFailed { last, .. } => format!(", but what was put back is not well: {last}"),
+    }
+}
+
+/// Checks what was put back, in the way in which it was checked when it was deployed. It has stayed up before: that is not waited for.
+fn check_again(
+    helper: &Helper,
+    activated: ActivationOutcome,
+    (records, target): (&[Record], Option<&ReleaseId>),
+    since: u64,
+    output: &mut Output<'_>,
+) -> Result<ActivationOutcome, Failure> {
+    let record = records.iter().find(|record| Some(&record.release.id) == target);
+    match (activated, record.and_then(|record| record.check.as_ref())) {
+        (ActivationOutcome::Well { .. }, Some(check)) => health::check(helper, &Check { stay_up_ms: 0, ..check.clone() }, since, output),
+        (activated, _) => Ok(activated),
+    }
 }
 
 /// Tells whether the history knows already that a release was put back since it was made live last: who began that may have ended there.
@@ -293,7 +322,8 @@ fn activate_again(
     let well = ActivationOutcome::Well { tries: 0 };
     let Some(target) = target else { return Ok(well) };
     let own = records.iter().find(|record| record.release.id == *target);
-    let Some(command) = own.map_or(&reverted.activation, |record| &record.activation) else { return Ok(well) };
+    let is_ours = |record: &&Record| record.release.build_key != UNKNOWN_BUILD;
+    let Some(command) = own.filter(is_ours).map_or(&reverted.activation, |record| &record.activation) else { return Ok(well) };
     let exec = Exec {
         command: command.clone(),
         directory: Some(layout::release(target)),
@@ -453,6 +483,15 @@ fn recordable(exec: &Exec, helper: &Helper) -> Command {
         }
         Err(_) => exec.command.clone(),
     }
+}
+
+/// The check as it is kept for a later revert: without variables that may be secret.
+fn recordable_check(check: &Check) -> Check {
+    let mut check = check.clone();
+    if let Probe::Run(exec) = &mut check.probe {
+        exec.env.retain(|(key, _)| key.starts_with("DEPLOYER_"));
+    }
+    check
 }
 
 /// Appends a line in Capistrano's format to the log that people and other tools read.

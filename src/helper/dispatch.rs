@@ -10,12 +10,12 @@ use crate::activate::{self, Verdict};
 use crate::exec::{self, Output};
 use crate::helper::Helper;
 use crate::lock;
-use crate::op::{Answer, Code, Exec, Exited, Failure, LockState, Locked, Op, RunInfo, Setup};
+use crate::op::{Adopt, Adopted, Answer, Check, Code, Exec, Exited, Failure, LockState, Locked, Op, RunInfo, Setup};
 use crate::pipe::{Closed, Request, hold};
 use crate::release::{Record, ReleaseId, State, layout};
 use crate::root::Root;
 use crate::wire::{FrameKind, GRACE_MS};
-use crate::{cache, facts, failure, freeze, health, probe, process, records, recover, setup, store, user};
+use crate::{adopt, cache, facts, failure, freeze, health, probe, process, processes, records, recover, setup, store, user};
 
 /// The step under whose name a build's output is kept.
 const BUILD: &str = "build";
@@ -37,12 +37,14 @@ pub fn changes_the_host(op: &Op) -> bool {
         | Op::Hook { .. }
         | Op::LockState
         | Op::EndRun { .. }
+        | Op::Processes
         // Caches have a lock of their own, and completing one keeps nobody waiting.
         | Op::Compare(_)
         | Op::Supply { .. }
         | Op::Gather { .. }
         | Op::Fetch { .. }
         | Op::Clear { .. } => false,
+        Op::Adopt(adopt) => !adopt.check,
         Op::Lock(_)
         | Op::Unlock
         | Op::Setup(_)
@@ -56,7 +58,8 @@ pub fn changes_the_host(op: &Op) -> bool {
         | Op::Revert { .. }
         | Op::Prune { .. }
         | Op::Hold(_)
-        | Op::Lift { .. } => true,
+        | Op::Lift { .. }
+        | Op::Remove => true,
     }
 }
 
@@ -92,6 +95,9 @@ pub fn writes_a_stream(op: &Op) -> bool {
         | Op::Hold(_)
         | Op::Lift { .. }
         | Op::EndRun { .. }
+        | Op::Processes
+        | Op::Adopt(_)
+        | Op::Remove
         | Op::Supply { .. }
         | Op::Clear { .. } => false,
     }
@@ -152,11 +158,18 @@ pub fn answer(helper: &Helper, request: &Request, op: Op) -> Result<Answer, Fail
             Ok(Answer::Verified { differences, files })
         }
         Op::Probe { paths } => Ok(Answer::Probed { paths: paths.iter().map(|path| probe::look(&helper.root_path, path)).collect() }),
-        Op::Check(check) => health::check(helper, &check, request, &mut Output::to(request)).map(Answer::Checked),
+        // Whatever serves was started at some time, and has stayed up since.
+        Op::Check(check) => health::check(helper, &Check { stay_up_ms: 0, ..check }, 0, &mut Output::to(request)).map(Answer::Checked),
         Op::Hook { name, release, exec } => hook(helper, request, &name, &release, &exec).map(Answer::Exited),
         Op::LockState => Ok(Answer::LockState(helper.root().map_or_else(|_| LockState::default(), |root| lock::state(&root)))),
         Op::Hold(hold) => freeze::hold(&helper.root()?, &hold),
         Op::Lift { id } => freeze::lift(&helper.root()?, &id),
+        Op::Processes => processes::look(&helper.root()?).map(Answer::Processes),
+        Op::Adopt(wanted) => adopt(helper, &wanted).map(Answer::Adopted),
+        Op::Remove => {
+            helper.locked()?;
+            adopt::remove(&helper.root()?).map(|()| Answer::Done)
+        }
         Op::EndRun { run, by } => freeze::end_run(&helper.root()?, &run, &by, request),
         Op::Compare(op) => cache::compare(helper, &helper.begun, request, &op).map(Answer::Compared),
         Op::Supply { directory, size } => cache::supply(helper, &helper.begun, request, &directory, size).map(Answer::Written),
@@ -170,6 +183,11 @@ pub fn answer(helper: &Helper, request: &Request, op: Op) -> Result<Answer, Fail
         }
         Op::Give { release, files } => store::give(&helper.root()?, &release, &files, request.output()).map(|()| Answer::Done),
     }
+}
+
+fn adopt(helper: &Helper, wanted: &Adopt) -> Result<Adopted, Failure> {
+    let lock = if wanted.check { None } else { Some(helper.locked()?) };
+    adopt::adopt(&helper.root()?, lock.as_deref(), wanted)
 }
 
 fn stopped(_: Closed) -> Failure {

@@ -281,9 +281,14 @@ pub fn ask(children: &Children, argv: &[&str]) -> Option<Vec<u8>> {
 }
 
 fn ask_within(children: &Children, argv: &[&str], limit: Duration) -> Option<Vec<u8>> {
+    let environment = [("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"), ("LANG", "C.UTF-8")];
+    ask_with(children, argv, environment.map(|(key, value)| (key.to_owned(), value.to_owned())).into(), limit)
+}
+
+/// Asks as `ask` does, with an environment and a limit of one's own.
+pub fn ask_with(children: &Children, argv: &[&str], environment: Vec<(String, String)>, limit: Duration) -> Option<Vec<u8>> {
     let until = Instant::now() + limit;
     let mut process = program(argv.first()?);
-    let environment = [("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"), ("LANG", "C.UTF-8")];
     process.args(argv.get(1..)?).env_clear().envs(environment).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     // A group of its own, so that what it started ends with it.
     process.process_group(0);

@@ -11,33 +11,36 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use crate::exec::{self, Output};
 use crate::helper::Helper;
 use crate::op::{ActivationOutcome, Check, End, Exec, Failure, Probe};
-use crate::pipe::Request;
 use crate::process::Children;
+use crate::unit::{self, Started};
 
 const HEAD: usize = 16 * 1024;
 const BODY: usize = 64 * 1024;
 
-/// Tries until enough tries in a row were well, or no try is left.
-pub fn check(helper: &Helper, check: &Check, request: &Request, output: &mut Output<'_>) -> Result<ActivationOutcome, Failure> {
+/// Tries until enough tries in a row were well, or no try is left; then sees that it stays so. `since` is the moment of the switch, in
+/// systemd's microseconds.
+pub fn check(helper: &Helper, check: &Check, since: u64, output: &mut Output<'_>) -> Result<ActivationOutcome, Failure> {
     let wanted = check.successes.max(1);
     let most = check.retries.max(wanted);
     let (mut in_a_row, mut last) = (0, String::new());
     for tries in 1..=most {
-        if request.is_stopped() {
+        if output.is_stopped() {
             return Ok(ActivationOutcome::CheckFailed { tries: tries - 1, last: "stopped".into() });
         }
-        match attempt(helper, check, output)? {
-            Ok(()) => in_a_row += 1,
+        match attempt(helper, check, since, output)? {
+            Ok(server) => {
+                in_a_row += 1;
+                if in_a_row == wanted {
+                    return stay_up(helper, check, since, (tries, server), output);
+                }
+            }
             Err(why) => {
                 output.say(&format!("check {tries} of {most}: {why}"));
                 (in_a_row, last) = (0, why);
             }
         }
-        if in_a_row == wanted {
-            return Ok(ActivationOutcome::Well { tries });
-        }
         if tries < most {
-            request.pause(Duration::from_millis(check.every_ms));
+            output.pause(Duration::from_millis(check.every_ms));
         }
     }
     if last.is_empty() || in_a_row > 0 {
@@ -46,26 +49,77 @@ pub fn check(helper: &Helper, check: &Check, request: &Request, output: &mut Out
     Ok(ActivationOutcome::CheckFailed { tries: most, last })
 }
 
-fn attempt(helper: &Helper, check: &Check, output: &mut Output<'_>) -> Result<Result<(), String>, Failure> {
-    match &check.probe {
+/// What serves, as far as the host tells: another start of it is another value.
+#[derive(Debug)]
+struct Server {
+    unit: Option<Started>,
+    listeners: Vec<u64>,
+}
+
+impl Server {
+    /// Tells whether this one took the place of another. Workers that share a port may come and go, as long as one stays.
+    fn replaced(&self, before: &Self) -> bool {
+        let other_sockets = !self.listeners.iter().any(|socket| before.listeners.contains(socket));
+        self.unit != before.unit || (other_sockets && !self.listeners.is_empty() && !before.listeners.is_empty())
+    }
+}
+
+/// Goes on trying until the time is over: still well, and the same server at its end.
+fn stay_up(
+    helper: &Helper,
+    check: &Check,
+    since: u64,
+    (mut tries, first): (u32, Server),
+    output: &mut Output<'_>,
+) -> Result<ActivationOutcome, Failure> {
+    let until = Instant::now() + Duration::from_millis(check.stay_up_ms);
+    loop {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(ActivationOutcome::Well { tries });
+        }
+        output.pause(left.min(Duration::from_millis(check.every_ms.max(10))));
+        if output.is_stopped() {
+            return Ok(ActivationOutcome::CheckFailed { tries, last: "stopped".into() });
+        }
+        tries = tries.saturating_add(1);
+        let why = match attempt(helper, check, since, output)? {
+            Ok(now) if now.replaced(&first) => "what serves was started again".to_owned(),
+            Ok(_) => continue,
+            Err(why) => why,
+        };
+        let last = format!("well at first, but it did not stay up for {} ms: {why}", check.stay_up_ms);
+        output.say(&last);
+        return Ok(ActivationOutcome::CheckFailed { tries, last });
+    }
+}
+
+/// One try. Gives what serves.
+fn attempt(helper: &Helper, check: &Check, since: u64, output: &mut Output<'_>) -> Result<Result<Server, String>, Failure> {
+    let unit = match check.unit.as_ref().map(|unit| unit::started(helper, unit, since)).transpose() {
+        Ok(unit) => unit,
+        Err(why) => return Ok(Err(why)),
+    };
+    let probed = match &check.probe {
         Probe::Run(exec) => {
             let timeout_ms = if exec.timeout_ms == 0 { check.timeout_ms } else { exec.timeout_ms.min(check.timeout_ms.max(1)) };
             let exec = Exec { timeout_ms, ..exec.clone() };
             let exited = helper.run(&exec, vec![helper.mark()], false, output)?;
-            Ok(match exited.end {
-                End::Code(0) => Ok(()),
+            match exited.end {
+                End::Code(0) => Ok(Vec::new()),
                 End::Code(code) => Err(format!("the command exited with status {code}")),
                 End::Signal(signal) => Err(format!("the command was ended by signal {signal}")),
                 End::TimedOut => Err(format!("the command took longer than {timeout_ms} ms")),
                 End::Idle => Err("the command printed nothing for too long".into()),
                 End::Stopped => Err("stopped".into()),
-            })
+            }
         }
         Probe::Url { url, contains } => {
             let limit = Duration::from_millis(if check.timeout_ms == 0 { 10_000 } else { check.timeout_ms });
-            Ok(get(&helper.children, url, contains.as_deref(), limit))
+            get(&helper.children, url, contains.as_deref(), limit).map(|()| unit::listeners(url))
         }
-    }
+    };
+    Ok(probed.map(|listeners| Server { unit, listeners }))
 }
 
 /// Where a URL leads.

@@ -49,22 +49,29 @@ pub struct Holder {
 
 /// Takes the lock without waiting, or says who has it.
 pub fn acquire(root: &Root, run: &RunInfo) -> Result<Result<Lock, Locked>, Failure> {
-    refuse_unfit(root)?;
-    root.ensure_control().map_err(|error| failure::io("set up", format!("{}/{}", root.path, layout::CONTROL), &error))?;
     if let Some(hold) = hold_record(root) {
         return Ok(Err(Locked::Held(hold)));
     }
+    let taken = acquire_frozen(root, run)?;
+    // Whoever froze the host meanwhile held the lock for it.
+    Ok(match (taken, hold_record(root)) {
+        (Ok(lock), Some(hold)) => {
+            release(root, lock);
+            Err(Locked::Held(hold))
+        }
+        (taken, _) => taken,
+    })
+}
+
+/// Takes the lock of a host whether or not a person froze it.
+pub fn acquire_frozen(root: &Root, run: &RunInfo) -> Result<Result<Lock, Locked>, Failure> {
     if faults::has(Bug::SweepBeforeLock) {
         let _ = sweep(root);
     }
-    let file = match try_flock(root)? {
+    let file = match briefly(root)? {
         Ok(file) => file,
         Err(busy) => return Ok(Err(busy)),
     };
-    // Whoever froze the host meanwhile held the lock for it.
-    if let Some(hold) = hold_record(root) {
-        return Ok(Err(Locked::Held(hold)));
-    }
     if faults::has(Bug::UnlockBeforeWrite) {
         let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
     }

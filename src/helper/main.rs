@@ -3,6 +3,8 @@
 //! release ahead for the next).
 
 mod activate;
+mod adopt;
+mod boot;
 mod cache;
 mod current;
 mod deadman;
@@ -23,6 +25,7 @@ mod op;
 mod pipe;
 mod probe;
 mod process;
+mod processes;
 mod records;
 mod recover;
 #[path = "../release.rs"]
@@ -34,6 +37,7 @@ mod store;
 #[expect(dead_code, reason = "some words are the controller's alone")]
 #[path = "../tree/mod.rs"]
 mod tree;
+mod unit;
 mod user;
 #[path = "../wire/mod.rs"]
 mod wire;
@@ -49,6 +53,10 @@ fn main() -> ExitCode {
         "deadman" => {
             shield();
             deadman::main(rest)
+        }
+        "recover" => {
+            shield();
+            boot::main(rest)
         }
         "spare" => {
             shield();

@@ -178,6 +178,17 @@ pub fn started(pid: i32) -> Option<u64> {
     started_field(&read(&format!("/proc/{pid}/stat"))?)
 }
 
+/// Names a process as the kernel does: the first 15 bytes of its program's name.
+pub fn name(pid: i32) -> String {
+    let name = read(&format!("/proc/{pid}/comm")).unwrap_or_default();
+    crate::tree::path::Shown(name.trim_ascii_end()).to_string()
+}
+
+/// Says who started a live process, or took it over.
+pub fn parent(pid: i32) -> Option<i32> {
+    parse_stat(&read(&format!("/proc/{pid}/stat"))?).map(|process| process.parent)
+}
+
 /// Tells whether a process is stopped, as by SIGSTOP.
 pub fn is_stopped(pid: i32) -> bool {
     let stat = read(&format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -18,6 +18,9 @@ use crate::{current, facts, failure, records};
 
 pub use decide::{Action, Intent, Now, decide};
 
+/// How often it is tried to put one activation back: what does not end by then would go on for ever.
+const MOST_REVERTS: u32 = 32;
+
 /// Reads the intent, if there is one.
 pub fn read_intent(root: &Root) -> io::Result<Option<Intent>> {
     match root.dir.read(layout::INTENT, 64 * 1024) {
@@ -108,14 +111,10 @@ fn carry_out(
         }
         Action::Revert { release, expired } => {
             let verdict = verdict(*expired);
+            count_revert(root, intent)?;
             let back = activate::put_back(helper, root, lock, release, &verdict, &mut Output::unheard(request))?;
             let to = back.to.map_or_else(|| "nothing".to_owned(), |id| format!("`{id}`"));
-            let activation = match back.outcome {
-                crate::op::ActivationOutcome::Well { .. } => "",
-                crate::op::ActivationOutcome::CommandFailed(_) => ", but its activation failed",
-                crate::op::ActivationOutcome::CheckFailed { .. } => ", but its check failed",
-            };
-            Ok(format!("`{release}` was put back to {to}: {}{activation}", reason(*expired)))
+            Ok(format!("`{release}` was put back to {to}: {}{}", reason(*expired), activate::unwell(&back.outcome)))
         }
         Action::Settle { release, expired } => {
             let verdict = verdict(*expired);
@@ -134,11 +133,23 @@ fn carry_out(
     }
 }
 
+/// Counts the tries, so that a host that is stopped in the middle of each does not restart what it serves without an end.
+fn count_revert(root: &Root, intent: Option<&Intent>) -> Result<(), Failure> {
+    let Some(intent) = intent else { return Ok(()) };
+    if intent.reverts >= MOST_REVERTS {
+        let message = format!("`{}` was to be put back {MOST_REVERTS} times, and never was to the end", intent.to);
+        return Err(failure::hinted(crate::op::Code::Refused, message, "look why on the host, then deploy another release"));
+    }
+    // Best effort: a full disk must not keep a host from being put back.
+    let _ = write_intent(root, &Intent { reverts: intent.reverts + 1, ..intent.clone() });
+    Ok(())
+}
+
 /// Makes the intent of an activation.
 pub fn intent(lock: &Lock, from: Option<ReleaseId>, to: ReleaseId, within_ms: u64) -> Intent {
     let deadline_ms = if within_ms == 0 { 0 } else { boot_ms().saturating_add(within_ms) };
     let (run, by) = (lock.run.run.clone(), lock.run.by.clone());
-    Intent { format: FORMAT, from, to, epoch: lock.epoch, run, by, boot_id: facts::boot_id(), deadline_ms }
+    Intent { format: FORMAT, from, to, epoch: lock.epoch, run, by, boot_id: facts::boot_id(), deadline_ms, reverts: 0 }
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ fn record(name: &str, sequence: u64, state: State, run: &str) -> Record {
         activation: None,
         reason: None,
         durable: true,
+        check: None,
     }
 }
 
@@ -56,6 +57,7 @@ fn a_to_b(run: &str, deadline_ms: u64) -> Intent {
         by: "ada".into(),
         boot_id: "boot".into(),
         deadline_ms,
+        reverts: 0,
     }
 }
 

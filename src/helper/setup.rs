@@ -101,10 +101,20 @@ impl Work<'_> {
             self.result.changed.push(format!("make `{}/{}`", root.path, layout::CONTROL));
         }
         for path in [layout::RELEASES, layout::SHARED] {
-            self.shared(root, path, PLAIN)?;
+            self.shared(&root.dir, path, &format!("{}/{path}", root.path), PLAIN)?;
         }
+        let mode = if self.group.is_some() { SHARED } else { PLAIN };
+        // What is made in a link's place is made where the link leads.
+        let linked = root.dir.stat(layout::SHARED).is_ok_and(|stat| stat.kind == FileKind::Link);
+        let linked = if linked { root.dir.open_dir_or_linked(layout::SHARED).map(Some) } else { Ok(None) };
+        let linked = linked.map_err(|error| failure::io("open", format!("{}/{}", root.path, layout::SHARED), &error))?;
         for path in shared_directories(setup) {
-            self.shared(root, &format!("{}/{path}", layout::SHARED), if self.group.is_some() { SHARED } else { PLAIN })?;
+            let within = format!("{}/{path}", layout::SHARED);
+            let whole = format!("{}/{within}", root.path);
+            match &linked {
+                Some(shared) => self.shared(shared, path, &whole, mode)?,
+                None => self.shared(&root.dir, &within, &whole, mode)?,
+            }
         }
         if !self.check {
             lock::prepare(root)?;
@@ -113,16 +123,15 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Makes a directory beneath the root, and gives one that is to be shared to the group.
-    fn shared(&mut self, root: &Root, path: &str, mode: u32) -> Result<(), Failure> {
-        let whole = format!("{}/{path}", root.path);
-        let stat = match root.dir.stat(path) {
+    /// Makes the directory `path` of `base`, which people know as `whole`, and gives one that is to be shared to the group.
+    fn shared(&mut self, base: &Dir, path: &str, whole: &str, mode: u32) -> Result<(), Failure> {
+        let stat = match base.stat(path) {
             Ok(stat) if stat.kind == FileKind::Directory => Some(stat),
             // A link to another disk is the operator's own way to have `shared` elsewhere: what it leads to is the operator's too.
             Ok(stat) if stat.kind == FileKind::Link => return Ok(()),
             Ok(_) => return Err(failure::new(Code::NotDirectory, format!("`{whole}` is not a directory"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => return Err(failure::io("look at", &whole, &error)),
+            Err(error) => return Err(failure::io("look at", whole, &error)),
         };
         let group = self.group.filter(|_| mode == SHARED);
         let fits = stat.is_some_and(|stat| group.is_none_or(|(_, gid)| stat.gid == gid && stat.mode & 0o2070 == 0o2070));
@@ -130,7 +139,7 @@ impl Work<'_> {
             return Ok(());
         }
         if stat.is_some_and(|stat| stat.uid != self.helper.user.uid && self.helper.user.uid != 0) || !self.may_give(group) {
-            self.result.root_commands.push(self.install(&whole, mode));
+            self.result.root_commands.push(self.install(whole, mode));
             return Ok(());
         }
         let group_shown = group.map_or_else(String::new, |(name, _)| format!(", writable by `{name}`"));
@@ -138,11 +147,11 @@ impl Work<'_> {
         if self.check {
             return Ok(());
         }
-        let given = root.dir.make_dirs(path, PLAIN).and_then(|dir| match group {
+        let given = base.make_dirs(path, PLAIN).and_then(|dir| match group {
             Some((_, gid)) => dir.set_group(gid).and_then(|()| dir.set_mode(mode)),
             None => Ok(()),
         });
-        given.map_err(|error| failure::io("make", &whole, &error))
+        given.map_err(|error| failure::io("make", whole, &error))
     }
 
     /// Whether this user may give files to the group: only to one it is in.

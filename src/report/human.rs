@@ -50,7 +50,7 @@ impl Human {
             }
             Event::Output { host, step: Step::Hook, line, .. } => vec![Line::new(phrases::said(&self.run, host, line))],
             Event::Output { host, line, .. } if self.verbosity >= 2 => vec![Line::toned(Tone::Dim, phrases::said(&self.run, host, line))],
-            Event::Diagnostic { severity: Severity::Note, code, .. } if code == "session" && self.verbosity < 1 => Vec::new(),
+            Event::Diagnostic { severity: Severity::Note, code, .. } if phrases::is_detail(code) && self.verbosity < 1 => Vec::new(),
             Event::Diagnostic { severity: Severity::Note | Severity::Warning, .. } => {
                 Diagnostic::of(&timed.event).iter().flat_map(|told| phrases::diagnostic(&self.run, told)).collect()
             }

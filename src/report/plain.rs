@@ -60,7 +60,7 @@ impl Plain {
             }
             Event::StepFinished { .. } | Event::WaveFinished { .. } => step.iter().map(|cells| self.step(cells)).chain(commands).collect(),
             Event::WavePaused { wave, secs } => vec![self.timed(&format!("{:<8}  {} before wave {wave}", "pause", duration(*secs)))],
-            Event::Diagnostic { severity: Severity::Note, code, .. } if code == "session" && self.verbosity < 1 => Vec::new(),
+            Event::Diagnostic { severity: Severity::Note, code, .. } if phrases::is_detail(code) && self.verbosity < 1 => Vec::new(),
             Event::Diagnostic { severity: Severity::Note | Severity::Warning, .. } => {
                 let told = Diagnostic::of(&timed.event);
                 told.iter().flat_map(|told| phrases::diagnostic(&self.run, told)).map(|line| self.line(&line)).collect()

@@ -33,6 +33,20 @@ pub struct StatusRow {
     pub by: Option<String>,
     /// `unreachable: timeout`, `61 commits behind`, `current is not a link` …
     pub notes: Vec<String>,
+    /// What differs from what was deployed; none where it was not compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Vec<Drift>>,
+    /// `current` where all processes that were seen run from the live release, `old` where some do not, `unknown` where some could not
+    /// be looked at; none where the host did not answer.
+    pub processes: Option<String>,
+}
+
+/// One path of the live release that is not as it was deployed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Drift {
+    pub path: String,
+    /// `added`, `modified`, `missing`, `mode`, `link-target` or `type`.
+    pub kind: &'static str,
 }
 
 impl StatusView {
@@ -109,6 +123,8 @@ mod tests {
             since: Some(since),
             by: Some(by.into()),
             notes,
+            drift: None,
+            processes: None,
         }
     }
 
@@ -123,6 +139,8 @@ mod tests {
             since: None,
             by: None,
             notes: vec!["unreachable: \u{1b}[31mtimeout".into()],
+            drift: None,
+            processes: None,
         };
         rows.push(lost);
         let notes = vec!["master is 3 commits ahead of a1b2c3d".to_owned()];

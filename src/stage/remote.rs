@@ -26,6 +26,9 @@ pub enum RemoteError {
     /// The link was put back; what serves may be the other release still.
     #[error("`current` was put back, but what serves was not restarted: {}", describe(exited))]
     NotRestarted { exited: Exited, tail: Vec<String> },
+    /// The link was put back, what serves was restarted, and it is not well.
+    #[error("`current` was put back and restarted, but it is not healthy after {}: {last}", tries_words(*tries))]
+    Unwell { tries: u32, last: String, tail: Vec<String> },
     #[error("{0}")]
     Placeholder(String),
     /// A command on this machine did not begin.
@@ -250,7 +253,8 @@ pub async fn revert(host: &Host, release: &ReleaseId, reason: &str, bad: bool, e
     match answer {
         Answer::Activated(activated) => match activated.outcome {
             ActivationOutcome::CommandFailed(exited) => Err(RemoteError::NotRestarted { exited, tail }),
-            ActivationOutcome::Well { .. } | ActivationOutcome::CheckFailed { .. } => Ok(activated),
+            ActivationOutcome::CheckFailed { tries, last } => Err(RemoteError::Unwell { tries, last, tail }),
+            ActivationOutcome::Well { .. } => Ok(activated),
         },
         other => Err(HostError::unexpected(host.name(), &other).into()),
     }
@@ -311,6 +315,8 @@ fn check_op(check: &Check, recipe: &Recipe<'_>) -> Result<op::Check, RemoteError
         every_ms: millis(check.every),
         successes: check.successes,
         timeout_ms: millis(check.timeout),
+        stay_up_ms: millis(check.stay_up),
+        unit: check.unit.as_ref().map(|unit| op::Unit { name: unit.name.clone(), user: unit.user }),
     })
 }
 

@@ -54,6 +54,7 @@ mod invariants;
 mod inventory;
 mod kill;
 mod layers;
+mod leaving;
 mod locks;
 mod model;
 mod names;

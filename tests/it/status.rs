@@ -81,6 +81,55 @@ prod · 1 host · not locked
 }
 
 #[test]
+fn machines_read_what_differs_on_each_host_and_a_fleet_is_uniform_by_what_it_is_made_of() {
+    let world = World::new().local_hosts(&["app1", "app2"]);
+    world.commit(&[("changed", "one\n"), ("lost", "one\n")]);
+    world.deployer(["deploy", "--rev", "master", "-H", "app1"]).ok();
+    world.deployer(["status", "--exit-code"]).exits(Exit::Pending);
+    world.deployer(["deploy", "--rev", "master", "-H", "app2"]).ok();
+    assert_ne!(world.live("app1"), world.live("app2"), "the control: two runs make two releases");
+    world.deployer(["status", "--exit-code"]).ok();
+    let live = world.current("app2").canonicalize().unwrap();
+    fs::write(live.join("changed"), "two\n").unwrap();
+    fs::write(live.join("added"), "new\n").unwrap();
+    fs::remove_file(live.join("lost")).unwrap();
+    world.deployer(["status"]).ok();
+    world.deployer(["status", "--exit-code"]).exits(Exit::Pending);
+    let run = world.deployer(["status", "--verify", "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(document["rows"][0]["drift"], serde_json::json!([]));
+    let drift = serde_json::json!([
+        { "path": "added", "kind": "added" },
+        { "path": "changed", "kind": "modified" },
+        { "path": "lost", "kind": "missing" },
+    ]);
+    assert_eq!(document["rows"][1]["drift"], drift);
+    let run = world.deployer(["status", "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(document["rows"][1].get("drift"), None, "nobody looked");
+}
+
+#[test]
+fn what_still_runs_from_an_old_release_is_told_after_the_deploy_and_by_status() {
+    let world = World::new().local_hosts(&["app1"]);
+    world.commit(&[("number", "one\n")]);
+    world.deploy("master");
+    let mut server = std::process::Command::new("sleep").arg("600").current_dir(world.current("app1")).spawn().unwrap();
+    world.deployer(["status", "--exit-code"]).ok();
+    world.commit(&[("number", "two\n")]);
+    let deployed = world.deployer(["deploy", "--rev", "master"]);
+    deployed.ok();
+    let told = format!("process {} (sleep) still runs from ", server.id());
+    assert!(deployed.stderr.contains(&told), "{told}: {deployed}");
+    let status = world.deployer(["status", "--exit-code"]);
+    status.exits(Exit::Pending);
+    assert!(status.stdout.contains(&told), "{status}");
+    server.kill().unwrap();
+    server.wait().unwrap();
+    world.deployer(["status", "--exit-code"]).ok();
+}
+
+#[test]
 fn releases_are_listed_with_their_state() {
     let world = World::new().local_hosts(&["app1", "app2"]).config("[defaults.build]\ncommand = \"! grep -q bad number\"\n");
     world.deployer(["releases"]).is(

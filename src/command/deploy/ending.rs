@@ -5,6 +5,7 @@ use crate::command::activation;
 use crate::command::failure::HostFailure;
 use crate::command::material::Material;
 use crate::command::outcome;
+use crate::command::processes;
 use crate::command::scene::Ended;
 use crate::error::Error;
 use crate::event::Step;
@@ -26,6 +27,7 @@ impl Deploy<'_> {
         why: Option<String>,
     ) -> Ended {
         self.prune(all).await;
+        processes::tell(self.environment, all, self.events).await;
         // A host that served nothing, or a release of another tool, has no confirmed one to return to.
         let can_return = ready.iter().all(|member| plan::live_record(&member.host.facts()).is_some_and(|record| record.state.is_good()));
         let before = plan::live_counts(ready.iter().map(|member| member.host.facts()).collect::<Vec<_>>().iter().map(|facts| &**facts));

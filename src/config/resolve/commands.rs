@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Reader;
-use crate::config::environment::{Build, BuildOn, Cache, Check, CheckProbe, Hook, HostPath, Moment, Network, Run, Target};
+use crate::config::environment::{Build, BuildOn, Cache, Check, CheckProbe, Hook, HostPath, Moment, Network, Run, Target, Unit};
 use crate::config::fault::{Fault, closest};
 use crate::config::hosts::{self, LOCAL};
 use crate::config::node::{Entry, Node, Place, Value};
@@ -224,7 +224,27 @@ impl Reader<'_> {
             )
             .help(format!("add `retries = {successes}` or more")));
         }
-        Ok(Some(Check { probe, retries, every: self.duration(&["check", "every"])?, successes, timeout }))
+        let (every, stay_up) = (self.duration(&["check", "every"])?, self.duration(&["check", "stay-up"])?);
+        Ok(Some(Check { probe, retries, every, successes, timeout, stay_up, unit: self.unit()? }))
+    }
+
+    /// The unit whose start proves that what answers is the new release.
+    fn unit(&self) -> Result<Option<Unit>, Fault> {
+        let (node, user) = match (self.find(&["check", "unit"]), self.find(&["check", "user-unit"])) {
+            (None, None) => return Ok(None),
+            (Some(node), None) => (node, false),
+            (None, Some(node)) => (node, true),
+            (Some(other), Some(node)) => {
+                let fault = Fault::new(&node.place, "`check` has both `unit` and `user-unit`", "one of the two");
+                return Err(fault.also(&other.place, "the other"));
+            }
+        };
+        let name = self.expanded(node, |name| (name == "env").then_some(self.name))?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || ":_.\\@-".contains(c);
+        if name.is_empty() || name.len() > 255 || name.starts_with('-') || !name.contains('.') || !name.chars().all(plain) {
+            return Err(Fault::new(&node.place, format!("`{name}` is not the name of a unit"), "with its kind, as `boskel.service`"));
+        }
+        Ok(Some(Unit { name, user }))
     }
 
     fn unused_with(&self, names: &[&str], probe: &str) -> Result<(), Fault> {
@@ -270,7 +290,8 @@ impl Check {
     /// The longest time the check may take.
     #[must_use]
     pub fn longest(&self) -> Duration {
-        self.timeout.saturating_mul(self.retries) + self.every.saturating_mul(self.retries.saturating_sub(1))
+        let staying = if self.stay_up.is_zero() { Duration::ZERO } else { self.stay_up + self.timeout };
+        self.timeout.saturating_mul(self.retries) + self.every.saturating_mul(self.retries.saturating_sub(1)) + staying
     }
 }
 

@@ -47,8 +47,16 @@ impl<'a> Output<'a> {
         self.pass(FrameKind::DataErr, format!("{line}\n").as_bytes());
     }
 
-    pub(super) fn is_stopped(&self) -> bool {
+    pub fn is_stopped(&self) -> bool {
         self.stream.or(self.stopper).is_some_and(Request::is_stopped)
+    }
+
+    /// Waits for `limit`, or until a stop.
+    pub fn pause(&self, limit: Duration) {
+        match self.stream.or(self.stopper) {
+            Some(request) => request.pause(limit),
+            None => std::thread::sleep(limit),
+        }
     }
 
     pub(super) fn room(&self, wait: Duration) -> u64 {

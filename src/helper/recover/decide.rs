@@ -17,6 +17,9 @@ pub struct Intent {
     pub boot_id: String,
     /// Milliseconds since the boot `boot_id`, sleep included; 0 is never.
     pub deadline_ms: u64,
+    /// How often it was tried to put it back.
+    #[serde(default)]
+    pub reverts: u32,
 }
 
 /// When and for whom it is decided.

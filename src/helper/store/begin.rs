@@ -10,6 +10,7 @@ use super::reuse::{Filling, NEVER, Reused, Source, wanted};
 use super::stored::{Proof, Stamp, Stored};
 use super::survey::{self, Survey, survey};
 use super::{Memory, failure, is_absent, note_record, shown, spare, stored, unpack};
+use crate::current;
 use crate::faults::{self, Bug};
 use crate::fs::{self, Dir, FileKind};
 use crate::op::{Begin, Begun, Code, Failure, ManifestSource};
@@ -18,7 +19,6 @@ use crate::release::{FORMAT, NewRelease, Record, ReleaseId, State, layout};
 use crate::root::Root;
 use crate::tree::manifest::Delta;
 use crate::tree::{Kind, Manifest};
-use crate::current;
 
 /// The largest manifest that is taken, encoded.
 const LIMIT: u64 = 2 * 1024 * 1024 * 1024;
@@ -175,6 +175,7 @@ fn fresh(release: NewRelease, scan: &Scan) -> Record {
         activation: None,
         reason: None,
         durable: false,
+        check: None,
     }
 }
 

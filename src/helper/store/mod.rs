@@ -12,6 +12,7 @@ mod prune;
 mod reuse;
 mod seal;
 mod spare;
+mod stock;
 mod stored;
 mod survey;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use memory::Memory;
 pub use prune::prune;
 pub use seal::seal;
 pub use spare::{is_worth_a_spare, main as spare_main, start as start_spare};
+pub use stock::take_stock;
 pub use stored::Stamp;
 pub use unpack::{Unpack, whole as unpack_whole};
 pub use verify::{altered, verify};

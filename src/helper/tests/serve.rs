@@ -5,7 +5,9 @@
 
 #[expect(dead_code, reason = "shared with the proof")]
 mod client;
+mod confirming;
 mod freeze;
+mod leaving;
 #[path = "../../op.rs"]
 mod op;
 #[expect(dead_code, reason = "the layout is the helper's")]
@@ -270,7 +272,15 @@ fn a_failed_check_leaves_the_switch_and_a_revert_puts_back_link_and_service() {
     let (mut client, _) = Client::locked(&root, "run1");
     client.deployed("a", "run1", None);
     client.sealed("b", "run1");
-    let check = Check { probe: Probe::Run(shell("echo sick; exit 1")), retries: 3, every_ms: 1, successes: 2, timeout_ms: 5000 };
+    let check = Check {
+        probe: Probe::Run(shell("echo sick; exit 1")),
+        retries: 3,
+        every_ms: 1,
+        successes: 2,
+        timeout_ms: 5000,
+        stay_up_ms: 0,
+        unit: None,
+    };
     let request = client.request(Op::Activate(Activate { check: Some(check), ..activation("b", Some("a")) }));
     let ended = client.answer(request);
     let Ok(Answer::Activated(activated)) = ended.result else { panic!("{ended:?}") };
@@ -552,6 +562,34 @@ fn what_the_user_may_not_do_is_told_as_commands_for_root() {
     assert_eq!((told.changed.as_slice(), told.missing_files.as_slice()), (&[][..], &["etc/x".to_owned()][..]));
     assert!(client.ask(Op::Lock(RunInfo { run: "r".into(), by: "a".into(), what: "w".into(), since: 0 })).result.is_err());
     fs::set_permissions(&root, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn a_host_whose_shared_is_a_link_to_another_disk_is_set_up_and_deployed_to() {
+    let (_directory, root) = root();
+    let disk = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(disk.path(), root.join("shared")).unwrap();
+    let mut client = Client::start(&root);
+    let setup = |check: bool| Setup {
+        shared_directories: vec!["var/log".into()],
+        shared_files: vec!["etc/site.cfg".into()],
+        group: None,
+        cache: None,
+        check,
+    };
+    let Answer::SetUp(told) = client.well(Op::Setup(setup(true))) else { panic!("no answer") };
+    assert!(told.changed.iter().any(|line| line.contains("shared/var/log")) && !disk.path().join("var").exists(), "{told:?}");
+    let Answer::SetUp(told) = client.well(Op::Setup(setup(false))) else { panic!("no answer") };
+    assert_eq!(told.missing_files, ["etc/site.cfg"]);
+    assert!(disk.path().join("var/log").is_dir());
+    fs::write(disk.path().join("etc/site.cfg"), "secret").unwrap();
+    assert!(matches!(client.lock("run1"), Locked::Yes { .. }));
+    client.upload("a", "run1", "a");
+    let (directories, files) = (vec!["var/log".into(), "media".into()], vec!["etc/site.cfg".into()]);
+    client.well(Op::Link(Links { release: id("a"), directories, files, cache: None, replace: false }));
+    assert!(matches!(client.well(Op::Seal { release: id("a"), durable: true }), Answer::Sealed { .. }));
+    assert_eq!(fs::read_to_string(root.join("releases/a/etc/site.cfg")).unwrap(), "secret");
+    assert!(disk.path().join("media").is_dir());
 }
 
 #[test]
