@@ -82,6 +82,8 @@ pub enum Op {
     Fetch { directory: String, size: u64 },
     /// Remove a directory that a fill worked in. Answer: `Done`.
     Clear { directory: String },
+    /// Carry one TCP connection that the command with `Network::Index` of this door makes. Both streams are its bytes. Answer: `Done`.
+    Door { door: u64 },
     /// Find out whether what is served is well, and change nothing. The stream is the check's output. Answer: `Checked`.
     Check(Check),
     /// Run a command of the user's that is part of a deploy, under the lock: that it began and how it ended is in the host's history.
@@ -205,7 +207,13 @@ pub enum Network {
     Blocked,
     /// A namespace with nothing in it, or refused.
     None,
+    /// The package index of the controller, behind a door; and nothing else, where the host allows a namespace.
+    Index { door: u64 },
 }
+
+/// Stands in arguments and variables of a command with `Network::Index` for the address and port where it finds the index. Only the
+/// process that becomes the command knows the port.
+pub const INDEX_ADDRESS: &str = "index.invalid:0";
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Activate {

@@ -128,6 +128,7 @@ async fn is_switched(host: &Host, release: &ReleaseId, error: &RemoteError) -> b
         RemoteError::Host(HostError::Failed(_)) => host.refresh().await.is_ok_and(|facts| facts.unresolved.as_ref() == Some(release)),
         RemoteError::Host(HostError::Lost { .. } | HostError::Protocol { .. })
         | RemoteError::Placeholder(_)
+        | RemoteError::Index(_)
         | RemoteError::NotStarted { .. }
         | RemoteError::Locked { .. } => false,
     }

@@ -13,6 +13,7 @@ use crate::command::interrupt::Interrupt;
 use crate::command::locks;
 use crate::command::material::Material;
 use crate::command::outcome;
+use crate::command::package_index;
 use crate::command::scene::{self, Ended, Scene};
 use crate::command::windows;
 use crate::config::environment::{Environment, OnUnreachable};
@@ -21,6 +22,7 @@ use crate::event::{Event, Events, Severity, Status, Step};
 use crate::exit::Exit;
 use crate::fleet::{self, Connected, Done, Tally};
 use crate::host::Host;
+use crate::index::Index;
 use crate::op::Facts;
 use crate::plan::{self, Action, HostPlan};
 use crate::release::ReleaseId;
@@ -51,8 +53,11 @@ pub async fn deploy(common: &Common, args: &cli::Deploy) -> Result<Exit, Error> 
     windows::tell_outside(&scene.environment, &events);
     let interrupt = Interrupt::listen(STOPPING);
     let hosts = scene.environment.targets.len();
-    let deploy = Deploy { scene: &scene, environment: &scene.environment, events: &events, interrupt, args };
-    let ended = deploy.run().await.unwrap_or_else(|error| Ended::by(error, hosts));
+    let run = async {
+        let index = package_index::open(&scene, &events).await?;
+        Deploy { scene: &scene, environment: &scene.environment, events: &events, interrupt, args, index }.run().await
+    };
+    let ended = run.await.unwrap_or_else(|error| Ended::by(error, hosts));
     Ok(scene::finish(&scene, events, reporter, ended))
 }
 
@@ -85,6 +90,8 @@ struct Deploy<'a> {
     events: &'a Events,
     interrupt: Interrupt,
     args: &'a cli::Deploy,
+    /// Where builds are to reach it.
+    index: Option<Index>,
 }
 
 /// A host that takes part, and the release that will be live there.

@@ -19,6 +19,7 @@ mod logs;
 mod manifests;
 mod material;
 mod outcome;
+mod package_index;
 mod plan;
 mod processes;
 mod promotion;

@@ -158,7 +158,7 @@ fn steps(environment: &Environment, local: &Material, plans: &[HostPlan]) -> Vec
     let acting = |plan: &&HostPlan| plan.action != Action::Nothing && plan.blockers.is_empty();
     let once = plans.iter().find(acting).map(|plan| plan.host.as_str());
     let builds = || environment.ways().filter_map(|way| way.build.as_ref()).filter(|_| local.promoted.is_none());
-    let built = |open: bool| builds().any(|build| (build.network == Network::Host) == open);
+    let built = |open: bool| builds().any(|build| matches!(build.network, Network::Host | Network::Index) == open);
     let checked = environment.ways().any(|way| way.check.is_some());
     let mut steps = vec!["lock".to_owned()];
     steps.extend(local.promoted.iter().map(|_| "capture".to_owned()));
@@ -246,6 +246,7 @@ fn build(build: &Build, connected: &Connected) -> PlanBuild {
         Network::Blocked => "blocked",
         Network::None => "none",
         Network::Host => "host",
+        Network::Index => "index",
     };
     let command = match &build.command {
         Command::Shell(text) => vec![text.clone()],

@@ -270,6 +270,8 @@ pub enum Network {
     Blocked,
     None,
     Host,
+    /// The package index, and nothing else where the host allows a namespace.
+    Index,
 }
 
 /// A command of the user's that runs on every host.

@@ -65,6 +65,8 @@ pub struct Places {
     pub cache: Option<String>,
     /// A directory of this build alone, gone when it ends.
     pub scratch: String,
+    /// The url of the package index; none where the build does not reach it.
+    pub index: Option<String>,
 }
 
 impl Places {
@@ -72,6 +74,8 @@ impl Places {
         match name {
             "cache" => self.cache.as_deref(),
             "scratch" => Some(&self.scratch),
+            "index" => self.index.as_deref(),
+            "index-host" => self.index.as_ref().map(|_| crate::op::INDEX_ADDRESS),
             _ => None,
         }
     }
@@ -80,18 +84,19 @@ impl Places {
     #[must_use]
     pub fn variables(&self) -> Vec<(String, String)> {
         let cache = self.cache.iter().map(|cache| ("DEPLOYER_CACHE".to_owned(), cache.clone()));
-        cache.chain([("DEPLOYER_SCRATCH".to_owned(), self.scratch.clone())]).collect()
+        let index = self.index.iter().map(|index| ("DEPLOYER_INDEX".to_owned(), index.clone()));
+        cache.chain([("DEPLOYER_SCRATCH".to_owned(), self.scratch.clone())]).chain(index).collect()
     }
 }
 
-/// As `expand`, with `{cache}` and `{scratch}` too.
+/// As `expand`, with `{cache}`, `{scratch}`, `{index}` and `{index-host}` too.
 pub fn expand_build(text: &str, values: &Values, places: &Places) -> Result<String, PlaceholderError> {
     expand_with(text, |name| places.lookup(name).or_else(|| values.lookup(name)))
 }
 
 /// Checks a text as `expand_build` would read it.
-pub fn check_build(text: &str, has_cache: bool) -> Result<(), PlaceholderError> {
-    let places = Places { cache: has_cache.then(String::new), scratch: String::new() };
+pub fn check_build(text: &str, has_cache: bool, has_index: bool) -> Result<(), PlaceholderError> {
+    let places = Places { cache: has_cache.then(String::new), scratch: String::new(), index: has_index.then(String::new) };
     expand_build(text, &Values::default(), &places).map(|_| ())
 }
 

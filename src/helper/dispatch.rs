@@ -43,7 +43,8 @@ pub fn changes_the_host(op: &Op) -> bool {
         | Op::Supply { .. }
         | Op::Gather { .. }
         | Op::Fetch { .. }
-        | Op::Clear { .. } => false,
+        | Op::Clear { .. }
+        | Op::Door { .. } => false,
         Op::Adopt(adopt) => !adopt.check,
         Op::Lock(_)
         | Op::Unlock
@@ -77,7 +78,8 @@ pub fn writes_a_stream(op: &Op) -> bool {
         | Op::Hook { .. }
         | Op::Compare(_)
         | Op::Gather { .. }
-        | Op::Fetch { .. } => true,
+        | Op::Fetch { .. }
+        | Op::Door { .. } => true,
         Op::Facts
         | Op::Lock(_)
         | Op::Unlock
@@ -157,6 +159,7 @@ pub fn answer(helper: &Helper, request: &Request, op: Op) -> Result<Answer, Fail
             let (differences, files) = store::verify(&helper.root()?, &release)?;
             Ok(Answer::Verified { differences, files })
         }
+        Op::Door { door } => helper.doors.carry(door, request).map(|()| Answer::Done),
         Op::Probe { paths } => Ok(Answer::Probed { paths: paths.iter().map(|path| probe::look(&helper.root_path, path)).collect() }),
         // Whatever serves was started at some time, and has stayed up since.
         Op::Check(check) => health::check(helper, &Check { stay_up_ms: 0, ..check }, 0, &mut Output::to(request)).map(Answer::Checked),

@@ -2,6 +2,7 @@
 //! take, how much they may print, and that nothing of them is left when they ended.
 
 mod command;
+mod entrance;
 mod output;
 
 use std::ffi::OsStr;
@@ -17,10 +18,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 
 pub use command::argv;
+pub use entrance::hand_over;
 pub use output::Output;
 
 use command::{environment, hint, isolated, oom_kills, startable, sudo_failure, unstartable};
+use entrance::Entrance;
 
+use crate::doors::Doors;
 use crate::failure;
 use crate::fs::Dir;
 use crate::op::{End, Exec, Exited, Failure};
@@ -58,6 +62,7 @@ pub struct Job<'a> {
     pub exec: &'a Exec,
     pub user: &'a User,
     pub children: &'a Children,
+    pub doors: &'a Doors,
     pub run: &'a str,
     /// Held open, so that no link can lead elsewhere between the check and the start. None: the user's home.
     pub directory: Option<Dir>,
@@ -79,13 +84,15 @@ pub fn run(job: &Job<'_>, output: &mut Output<'_>) -> Result<Exited, Failure> {
     let (err, err_writer) = pipe().map_err(|error| unstartable(&argv, &error))?;
     // Before the start: without it nobody would see the end of what runs.
     let wake = pipe().map_err(|error| unstartable(&argv, &error))?;
+    let mut entrance = Entrance::of(job.exec.network).map_err(|error| unstartable(&argv, &error))?;
     let mut process = program("/proc/self/exe");
     process
         .args(["isolate", &format!("{:o}", job.exec.umask & 0o777), if isolated { "blocked" } else { "host" }])
+        .arg(if entrance.is_some() { "door" } else { "-" })
         .args(&argv)
         .env_clear()
         .envs(env)
-        .stdin(Stdio::null())
+        .stdin(entrance.as_mut().and_then(Entrance::stdin).map_or_else(Stdio::null, Stdio::from))
         .stdout(out_writer)
         .stderr(err_writer);
     match &job.directory {
@@ -97,6 +104,8 @@ pub fn run(job: &Job<'_>, output: &mut Output<'_>) -> Result<Exited, Failure> {
     // The command's own copies of the writers went with it; ours would keep the pipes open for ever.
     drop(process);
     let mark = job.mark();
+    // Open until the command and everything of it has ended.
+    let _door = entrance.and_then(|entrance| entrance.open(job.doors));
     let mut running = Running { job, leader: Leader::watch(child, wake), mark, out: Some(out), err: Some(err), began, heard: began };
     let (end, leftovers) = running.follow(output);
     job.children.ended(running.leader.pid);

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::activate::DeadMan;
 use crate::cache::Begun;
 use crate::current;
+use crate::doors::Doors;
 use crate::exec::{self, Job, Output};
 use crate::failure;
 use crate::freeze;
@@ -24,6 +25,7 @@ pub struct Helper {
     pub root_path: String,
     pub user: User,
     pub children: Children,
+    pub doors: Doors,
     pub lock: Mutex<Option<Arc<Lock>>>,
     pub dead_man: Mutex<Option<DeadMan>>,
     /// Of the release that is being made.
@@ -48,6 +50,7 @@ impl Helper {
             root_path,
             user,
             children,
+            doors: Doors::default(),
             lock: Mutex::new(None),
             dead_man: Mutex::new(None),
             memory: Memory::default(),
@@ -95,7 +98,8 @@ impl Helper {
     pub fn run(&self, exec: &Exec, marks: Vec<(String, String)>, keep: bool, output: &mut Output<'_>) -> Result<Exited, Failure> {
         let directory = exec.directory.as_deref().map(|path| self.directory(path)).transpose()?;
         let run = self.run_id();
-        exec::run(&Job { exec, user: &self.user, children: &self.children, run: &run, directory, marks, keep }, output)
+        let job = Job { exec, user: &self.user, children: &self.children, doors: &self.doors, run: &run, directory, marks, keep };
+        exec::run(&job, output)
     }
 
     /// Opens where a command runs: an absolute path as the user wrote it, or one beneath the root that passes through no link but

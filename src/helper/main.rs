@@ -9,6 +9,7 @@ mod cache;
 mod current;
 mod deadman;
 mod dispatch;
+mod doors;
 mod exec;
 mod facts;
 mod failure;

@@ -1,18 +1,22 @@
-//! Packages for hosts without internet: a caching proxy of a Python index (`pypi`), for `pip`, `uv` and `buildout`.
+//! Packages for hosts without internet: a caching proxy of a Python index (`pypi`, for `pip`, `uv` and `buildout`), of the index of
+//! crates (`crates`) and of an npm registry (`npm`).
 //!
 //! `source` is an upstream with what is held of it (`store`, `fetch`, `flight`), `serve` and `listen` are the side of the clients. What
 //! was served is kept with its digest, so that a later build needs no upstream.
 
+mod crates;
 mod error;
 mod fetch;
 mod flight;
 mod hash;
 mod listen;
 mod netrc;
+mod npm;
 mod pypi;
 mod serve;
 mod source;
 mod store;
+mod tunnel;
 mod upstream;
 
 use std::collections::BTreeSet;
@@ -21,16 +25,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::StatusCode;
 use axum::http::header::HOST;
+use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 
 pub use error::IndexError;
 pub use listen::{accept, serve as serve_stream};
+pub use tunnel::Tunnel;
 pub use upstream::Upstreams;
 
+use crates::Crates;
 use fetch::Fetcher;
+use npm::Npm;
 use pypi::Pypi;
 use source::Source;
 use store::Store;
@@ -88,6 +95,8 @@ struct Shared {
 #[derive(Clone)]
 pub struct Index {
     pypi: Arc<Pypi>,
+    crates: Arc<Crates>,
+    npm: Arc<Npm>,
     book: Arc<Book>,
 }
 
@@ -103,13 +112,21 @@ impl Index {
             let store = Store::open(directory, kind, upstream.url.as_str())?;
             Ok::<_, IndexError>(Source::new(kind, upstream, store, &shared))
         };
-        Ok(Self { pypi: Pypi::new(source("pypi", upstreams.pypi)?), book })
+        Ok(Self {
+            pypi: Pypi::new(source("pypi", upstreams.pypi)?),
+            crates: Crates::new(source("crates", upstreams.crates)?),
+            npm: Npm::new(source("npm", upstreams.npm)?),
+            book,
+        })
     }
 
     /// Makes what answers requests. With a token everything lies below `/<token>`, and nothing elsewhere.
     pub fn router(&self, token: Option<&str>) -> Router {
         let prefix = token.map_or(String::new(), |token| format!("/{token}"));
-        let routes = Router::new().nest("/pypi", self.pypi.routes());
+        let routes = Router::new()
+            .nest("/pypi", self.pypi.routes())
+            .nest("/crates", self.crates.routes(&prefix))
+            .nest("/npm", self.npm.routes(&prefix));
         let routes = if prefix.is_empty() { routes } else { Router::new().nest(&prefix, routes) };
         routes.layer(middleware::from_fn(only_from_here))
     }
@@ -119,6 +136,12 @@ impl Index {
     pub fn served(&self) -> Vec<Served> {
         self.book.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
+}
+
+/// The url by which a client came here: absolute links have to lead back the same way.
+fn here(headers: &HeaderMap, prefix: &str) -> String {
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    format!("http://{host}{prefix}")
 }
 
 /// Refuses requests that came by another name than that of this machine itself: a web page that a person has open could make them.

@@ -12,7 +12,7 @@ use crate::op::Command;
 use crate::tree::Digest;
 
 pub use failures::{explain, lacking};
-pub use known::ALL;
+pub use known::{ALL, ONLINE};
 pub use needs::{detect, place, set_key};
 
 /// One kind of build.
@@ -26,7 +26,9 @@ pub struct Recipe {
     pub command: &'static [&'static str],
     /// Variables that make the build offline. One that needs a setting that is not there is left out.
     pub env: &'static [(&'static str, &'static str)],
-    /// Whether `cache.path` must be said.
+    /// The argv of a build that reaches the package index, whose url is `{index}`; empty where it is the same.
+    pub online: &'static [&'static str],
+    /// Whether `cache.path` must be said for an offline build.
     pub cache: bool,
     /// Whether `build.venv` must be said.
     pub venv: bool,
@@ -69,15 +71,17 @@ impl Recipe {
 
     /// The command it builds with; none where the user must say it.
     #[must_use]
-    pub fn argv(&self, settings: Settings<'_>) -> Option<Vec<String>> {
-        let argv: Option<Vec<String>> = self.command.iter().map(|text| fill(text, settings)).collect();
+    pub fn argv(&self, settings: Settings<'_>, has_index: bool) -> Option<Vec<String>> {
+        let command = if has_index && !self.online.is_empty() { self.online } else { self.command };
+        let argv: Option<Vec<String>> = command.iter().map(|text| fill(text, settings)).collect();
         argv.filter(|argv| !argv.is_empty())
     }
 
     /// The variables it builds with.
     #[must_use]
-    pub fn variables(&self, settings: Settings<'_>) -> BTreeMap<String, String> {
-        self.env.iter().filter_map(|(name, text)| Some(((*name).to_owned(), fill(text, settings)?))).collect()
+    pub fn variables(&self, settings: Settings<'_>, has_index: bool) -> BTreeMap<String, String> {
+        let env = if has_index { ONLINE } else { self.env };
+        env.iter().filter_map(|(name, text)| Some(((*name).to_owned(), fill(text, settings)?))).collect()
     }
 }
 

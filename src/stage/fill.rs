@@ -1,9 +1,10 @@
 //! Fills a download cache with all that a revision needs: the recipe's own resolver runs in the revision's tree on a builder, which
 //! reaches an index, and what it left is proven by a build without any network before anybody else gets it.
 
+use std::borrow::Cow;
 use std::path::Path;
 
-use crate::config::environment::{Build, Cache, Environment};
+use crate::config::environment::{self, Build, Cache, Environment};
 use crate::config::placeholders::{self, Places, Values};
 use crate::event::{Events, Step};
 use crate::git::{Artifact, Contents};
@@ -140,7 +141,7 @@ impl Fill<'_> {
         if let Some(command) = &self.cache.fill {
             let text = |text: &String| {
                 let values = self.values;
-                placeholders::expand_build(text, values, &Places { cache: Some(out.clone()), scratch: scratch.clone() })
+                placeholders::expand_build(text, values, &Places { cache: Some(out.clone()), scratch: scratch.clone(), index: None })
                     .map_err(|error| FillError::Remote(RemoteError::Placeholder(error.to_string())))
             };
             return Ok(match command {
@@ -170,7 +171,7 @@ impl Fill<'_> {
         };
         let mut env = self.inherited.clone();
         env.extend(placeholders::variables(self.values));
-        let places = Places { cache: Some(format!("{work}/out/{place}")), scratch: format!("{work}/scratch") };
+        let places = Places { cache: Some(format!("{work}/out/{place}")), scratch: format!("{work}/scratch"), index: None };
         env.extend(places.variables());
         let offline = Recipe::find(&self.build.recipe).map_or(&[][..], |recipe| recipe.env);
         let own = self.build.env.iter().filter(|(name, _)| !offline.iter().any(|(other, _)| other == name));
@@ -231,9 +232,19 @@ impl Fill<'_> {
         let venv = format!("{work}/venv");
         let link = self.cache.link.to_string();
         let settings = Settings { venv: Some(&venv), config: self.build.config.as_deref(), link: Some(&link) };
-        let command = recipe.argv(settings).map_or_else(|| self.build.command.clone(), Command::Argv);
-        let places = Places { cache: Some(format!("{work}/out/{place}")), scratch: format!("{work}/scratch") };
-        let exec = remote::build_exec(self.build, &command, self.values, &places, format!("{work}/try"))?;
+        let command = recipe.argv(settings, false).map_or_else(|| self.build.command.clone(), Command::Argv);
+        let places = Places { cache: Some(format!("{work}/out/{place}")), scratch: format!("{work}/scratch"), index: None };
+        let build = match self.build.network {
+            environment::Network::Blocked | environment::Network::None | environment::Network::Host => Cow::Borrowed(self.build),
+            // With a cache that is complete it needs none.
+            environment::Network::Index => {
+                let mut env = recipe.variables(settings, false);
+                let own = self.build.env.iter().filter(|(name, _)| !recipe::ONLINE.iter().any(|(other, _)| other == name));
+                env.extend(own.map(|(name, value)| (name.clone(), value.clone())));
+                Cow::Owned(Build { env, network: environment::Network::Blocked, ..self.build.clone() })
+            }
+        };
+        let exec = remote::build_exec(&build, &command, self.values, &places, format!("{work}/try"), 0)?;
         let mut output = Output::keeping(READ, self.host.name(), Step::Build, self.events);
         let mut call = self.host.start(Op::Exec(exec)).await?;
         loop {

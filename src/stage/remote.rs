@@ -8,6 +8,7 @@ use crate::config::placeholders::{self, Places, Values};
 use crate::event::{Events, Step};
 use crate::exit::Exit;
 use crate::host::{Host, HostError, Reply};
+use crate::index::{IndexError, Tunnel};
 use crate::op::{self, Activate, Activated, ActivationOutcome, Answer, CacheLink, Command, End, Exec, Exited, Links, Op};
 use crate::release::ReleaseId;
 use crate::session::process::{self, Ended};
@@ -31,6 +32,8 @@ pub enum RemoteError {
     Unwell { tries: u32, last: String, tail: Vec<String> },
     #[error("{0}")]
     Placeholder(String),
+    #[error(transparent)]
+    Index(#[from] IndexError),
     /// A command on this machine did not begin.
     #[error("{why}")]
     NotStarted { why: String },
@@ -95,15 +98,30 @@ pub async fn link(host: &Host, recipe: &Recipe<'_>) -> Result<(), RemoteError> {
 }
 
 /// Runs the build. What the host serves does not change.
-pub async fn build(host: &Host, recipe: &Recipe<'_>, build: &Build, places: &Places, events: &Events) -> Result<Exited, RemoteError> {
+pub async fn build(
+    host: &Host,
+    recipe: &Recipe<'_>,
+    build: &Build,
+    places: &Places,
+    tunnel: Option<&Tunnel>,
+    events: &Events,
+) -> Result<Exited, RemoteError> {
     let directory = crate::release::layout::release(recipe.release);
-    let exec = build_exec(build, &build.command, recipe.values, places, directory)?;
-    let command = exec.command.clone();
+    let exec = build_exec(build, &build.command, recipe.values, places, directory, tunnel.map_or(0, Tunnel::door))?;
+    // What is told of it does not hold the way to the index.
+    let command = if tunnel.is_some() { build.command.clone() } else { exec.command.clone() };
     run(host, Op::Build { release: recipe.release.clone(), exec }, command, Step::Build, events).await
 }
 
 /// Makes the request for a build's command, which need not be the one it has in the config: a fill tries it elsewhere.
-pub fn build_exec(build: &Build, command: &Command, values: &Values, places: &Places, directory: String) -> Result<Exec, RemoteError> {
+pub fn build_exec(
+    build: &Build,
+    command: &Command,
+    values: &Values,
+    places: &Places,
+    directory: String,
+    door: u64,
+) -> Result<Exec, RemoteError> {
     let text = |text: &str| placeholders::expand_build(text, values, places).map_err(|error| RemoteError::Placeholder(error.to_string()));
     let mut env: Vec<_> = placeholders::variables(values);
     env.extend(places.variables());
@@ -127,6 +145,7 @@ pub fn build_exec(build: &Build, command: &Command, values: &Values, places: &Pl
             Network::Blocked => op::Network::Blocked,
             Network::None => op::Network::None,
             Network::Host => op::Network::Host,
+            Network::Index => op::Network::Index { door },
         },
     })
 }

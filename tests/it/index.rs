@@ -15,6 +15,8 @@ use crate::upstream::{Answer, Upstream, ask, sha256};
 
 const JSON: &str = "application/vnd.pypi.simple.v1+json";
 
+const SERVE: [&str; 5] = ["cache", "serve", "--listen", "127.0.0.1:0", "--json"];
+
 /// `cache serve`, until it is dropped.
 pub struct Serving {
     child: Child,
@@ -23,7 +25,10 @@ pub struct Serving {
 
 impl Serving {
     pub fn start(world: &World, arguments: &[&str]) -> Self {
-        let mut command = world.command(["cache", "serve", "--listen", "127.0.0.1:0", "--json"]);
+        Self::run(world, world.command(SERVE), arguments)
+    }
+
+    fn run(world: &World, mut command: Command, arguments: &[&str]) -> Self {
         let stderr = fs::File::options().create(true).append(true).open(world.path("serve.err")).unwrap();
         let mut child = command.args(arguments).stdout(Stdio::piped()).stderr(stderr).spawn().unwrap();
         let mut line = String::new();
@@ -276,6 +281,30 @@ fn a_file_that_rotted_on_the_disk_is_fetched_again() {
 }
 
 #[test]
+fn a_disk_that_is_full_is_said_and_leaves_room_for_what_fits() {
+    let allowed = Command::new("unshare").args(["-Urm", "true"]).output().is_ok_and(|output| output.status.success());
+    if !allowed {
+        return skip("this user cannot make a mount namespace");
+    }
+    let upstream = Upstream::start();
+    let large = vec![1; 300 * 1024];
+    publish(&upstream, &[("a-1.zip", b"one"), ("a-2.zip", &large)]);
+    let world = world(&upstream, "");
+    let store = world.path("store");
+    fs::create_dir(&store).unwrap();
+    let script = "exec unshare -Urm sh -c 'mount -t tmpfs -o size=128k none \"$STORE\" && exec \"$@\"' sh \"$@\"";
+    let mut command = world.shell(script, &SERVE);
+    command.env("STORE", &store);
+    let serving = Serving::run(&world, command, &["--directory", store.to_str().unwrap()]);
+    for _ in 0..2 {
+        let full = ask("GET", &file(&serving, "a-2.zip", &large), &[]);
+        assert!(full.status == 507 && full.text().contains("the disk is full"), "{full:?}");
+        assert_eq!(ask("GET", &file(&serving, "a-1.zip", b"one"), &[]).text(), "one");
+    }
+    assert!(warnings(&world).contains("the disk is full"), "{}", warnings(&world));
+}
+
+#[test]
 fn a_credential_reaches_its_upstream_and_nothing_else() {
     let (upstream, elsewhere) = (Upstream::start(), Upstream::start());
     let page = serde_json::json!({ "meta": { "api-version": "1.0" }, "name": "a", "files": [
@@ -363,16 +392,20 @@ fn pip_installs_through_the_index_and_again_when_there_is_no_upstream() {
         let html = format!("<html><a href=\"../../files/{file}#sha256={}\">{file}</a></html>", sha256(bytes));
         upstream.has(&format!("/simple/{}/", name.replace('_', "-")), "text/html", html);
     }
+    let venv = world.path("venv");
+    assert!(tool(&world, &python, &["-m", "venv", venv.to_str().unwrap()], &[]).status.success());
     for arguments in [&[][..], &["--offline"]] {
         let serving = Serving::start(&world, arguments);
-        let venv = world.path(if arguments.is_empty() { "online" } else { "offline" });
-        assert!(tool(&world, &python, &["-m", "venv", venv.to_str().unwrap()], &[]).status.success());
-        let index = serving.urls["pypi"].as_str().unwrap();
-        let variables = [("PIP_INDEX_URL", index), ("PIP_DISABLE_PIP_VERSION_CHECK", "1"), ("PIP_CONFIG_FILE", "/dev/null")];
-        let output = tool(&world, &venv.join("bin/python"), &["-m", "pip", "install", "--no-cache-dir", "deplo-outer"], &variables);
+        let target = world.path(format!("lib{}", arguments.len()));
+        let variables = [
+            ("PIP_INDEX_URL", serving.urls["pypi"].as_str().unwrap()),
+            ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
+            ("PIP_CONFIG_FILE", "/dev/null"),
+        ];
+        let words = ["-m", "pip", "install", "--no-cache-dir", "--target", target.to_str().unwrap(), "deplo-outer"];
+        let output = tool(&world, &venv.join("bin/python"), &words, &variables);
         assert!(output.status.success(), "{output:?}\n{}", warnings(&world));
-        let check = tool(&world, &venv.join("bin/python"), &["-c", "import deplo_inner, deplo_outer"], &[]);
-        assert!(check.status.success(), "{check:?}");
+        assert!(target.join("deplo_inner.py").is_file() && target.join("deplo_outer.py").is_file());
     }
     assert_eq!(upstream.count("/files/deplo_inner-1-py3-none-any.whl"), 1);
     assert_eq!(warnings(&world), "");

@@ -22,6 +22,7 @@
 //! | the unwell first, too few that are well, pauses, failures within the budget | `waves` |
 //! | hooks that fail, hang, are interrupted | `hooks` |
 //! | wave arithmetic, plan, rollback target | `unit: rollout`, `unit: plan` |
+//! | index upstream poisoned, truncated, endless, HTML for JSON, 500, 404, down; file rotted; many at once | `index`, `index_tools`, `index_tunnel` |
 //! | hostile names, links, trees, revisions | `names`, `git_export`, `git_resolve`, `helper: fs`, `unit: tree` |
 //!
 //! Not tried here: loss of power and torn writes below the file system, EIO of a device, quotas, `SELinux`, NFS, a real reboot and other
@@ -48,6 +49,8 @@ mod holds;
 mod hooks;
 mod host_faults;
 mod index;
+mod index_tools;
+mod index_tunnel;
 mod interrupt;
 #[path = "../../src/helper/tests/proof/invariants.rs"]
 mod invariants;

@@ -9,11 +9,11 @@ use tokio::net::TcpListener;
 use crate::cli::{CacheServe, Common};
 use crate::command::interrupt::Interrupt;
 use crate::command::scene::{self, Directories};
-use crate::command::{locate, print};
+use crate::command::{locate, package_index, print};
 use crate::config::environment::Upstreams;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::index::{self, Index, IndexError, Mode, Notice};
+use crate::index::{self, Index, Mode, Notice};
 use crate::tree::path::Shown;
 
 /// Runs the verb.
@@ -32,11 +32,11 @@ pub async fn serve(common: &Common, args: &CacheServe) -> Result<Exit, Error> {
     let (sources, beside) = sources(common)?;
     let directory = match &args.directory {
         Some(directory) => directory.clone(),
-        None => Directories::find()?.cache.join("index"),
+        None => package_index::directory(&Directories::find()?),
     };
-    let upstreams = index::Upstreams::resolve(&sources, &beside).await.map_err(unusable)?;
+    let upstreams = index::Upstreams::resolve(&sources, &beside).await.map_err(package_index::unusable)?;
     let mode = if args.offline { Mode::Offline } else { Mode::Online };
-    let index = Index::open(&directory, upstreams, mode, Arc::new(|notice| warn(&notice))).map_err(unusable)?;
+    let index = Index::open(&directory, upstreams, mode, Arc::new(|notice| warn(&notice))).map_err(package_index::unusable)?;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         let hint = "name another port: `--listen 127.0.0.1:0` takes one that is free";
         Error::new(Exit::Usage, "listen", format!("nothing can listen at `{listen}`")).caused_by(error).hint(hint)
@@ -63,33 +63,16 @@ fn sources(common: &Common) -> Result<(Upstreams, PathBuf), Error> {
 
 /// What to type so that a tool finds the index.
 fn usage(json: bool, url: &str) -> String {
-    let simple = format!("{url}/pypi/simple/");
+    let (simple, crates, npm) = (format!("{url}/pypi/simple/"), format!("sparse+{url}/crates/"), format!("{url}/npm/"));
     if json {
-        return format!("{}\n", serde_json::json!({ "url": url, "pypi": simple }));
+        return format!("{}\n", serde_json::json!({ "url": url, "pypi": simple, "crates": crates, "npm": npm }));
     }
-    format!("pip    PIP_INDEX_URL={simple}\nuv     UV_DEFAULT_INDEX={simple}\n")
+    format!(
+        "pip    PIP_INDEX_URL={simple}\nuv     UV_DEFAULT_INDEX={simple}\nnpm    npm_config_registry={npm}\n\
+         cargo  --config 'source.crates-io.replace-with=\"deployer\"' --config 'source.deployer.registry=\"{crates}\"'\n"
+    )
 }
 
 fn warn(notice: &Notice) {
     let _ = writeln!(std::io::stderr(), "warning: {}", Shown(notice.message.as_bytes()));
-}
-
-fn unusable(error: IndexError) -> Error {
-    let exit = match &error {
-        IndexError::Credential { .. } | IndexError::Unreachable { .. } => Exit::Config,
-        IndexError::Missing(_)
-        | IndexError::Offline(_)
-        | IndexError::Name(_)
-        | IndexError::Status { .. }
-        | IndexError::Garbled { .. }
-        | IndexError::TooLong { .. }
-        | IndexError::Poisoned { .. }
-        | IndexError::Unverifiable(_)
-        | IndexError::Disk { .. }
-        | IndexError::Foreign { .. }
-        | IndexError::Internal(_) => Exit::Usage,
-    };
-    Error::new(exit, "index", "the package index cannot be opened")
-        .caused_by(error)
-        .hint("name a directory of yours with `--directory`, or mend what is said above")
 }

@@ -6,6 +6,7 @@ use crate::cli;
 use crate::command::failure::{self, HostFailure};
 use crate::command::interrupt::Interrupt;
 use crate::command::material::Material;
+use crate::command::package_index;
 use crate::command::scene::Scene;
 use crate::error::Error;
 use crate::event::Events;
@@ -32,7 +33,8 @@ pub async fn make_again(
         );
     }
     let args = cli::Deploy::default();
-    let deploy = Deploy { scene, environment: &scene.environment, events, interrupt: interrupt.clone(), args: &args };
+    let index = package_index::open(scene, events).await?;
+    let deploy = Deploy { scene, environment: &scene.environment, events, interrupt: interrupt.clone(), args: &args, index };
     let all: Vec<Host> = hosts.iter().map(|host| (*host).clone()).collect();
     let release = match &goal.release {
         Some(id) if !all.iter().any(|host| host.facts().releases.iter().any(|record| record.release.id == *id)) => id.clone(),

@@ -12,18 +12,18 @@ use crate::command::manifests;
 use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::scene;
-use crate::config::environment::{Moment, Network};
+use crate::config::environment::{Build, Moment, Network};
 use crate::config::placeholders::{Places, Values};
 use crate::error::Error;
 use crate::event::{Status, Step};
 use crate::fleet::{self, Done, Tally, each};
 use crate::git::Artifact;
 use crate::host::Host;
-use crate::op::Op;
+use crate::op::{Exited, Op};
 use crate::plan::{self, Action};
 use crate::release::{NewRelease, ReleaseId, layout};
 use crate::shelf::Shelf;
-use crate::stage::remote::{self, Recipe};
+use crate::stage::remote::{self, Recipe, RemoteError};
 use crate::stage::transfer::{self, Parcel};
 use crate::tree::{Digest, Manifest};
 
@@ -166,8 +166,8 @@ impl Deploy<'_> {
             let has_after = self.has_hooks(Moment::AfterBuild, member);
             let command = outcome::command_words(&build.command);
             let work = async {
-                let exited = remote::build(host, &recipe, build, &self.places(member, local), self.events).await?;
-                if build.network == Network::Blocked && !exited.isolated {
+                let exited = self.build(member, local, &recipe, build).await?;
+                if matches!(build.network, Network::Blocked | Network::Index) && !exited.isolated {
                     builds.open.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
                 }
                 // The seal comes last: an unsealed release is never activated.
@@ -204,12 +204,23 @@ impl Deploy<'_> {
         failure
     }
 
+    /// Builds on one host. The way to the package index is there as long as the build is.
+    async fn build(&self, member: &Member, local: &Material, recipe: &Recipe<'_>, build: &Build) -> Result<Exited, RemoteError> {
+        let tunnel = match (&self.index, build.network) {
+            (Some(index), Network::Index) => Some(index.tunnel(&member.host)?),
+            (_, Network::Blocked | Network::None | Network::Host | Network::Index) => None,
+        };
+        let places = Places { index: tunnel.as_ref().map(|tunnel| tunnel.url().to_owned()), ..self.places(member, local) };
+        remote::build(&member.host, recipe, build, &places, tunnel.as_ref(), self.events).await
+    }
+
     /// Where the build of a release finds its packages, and where it may write.
     fn places(&self, member: &Member, local: &Material) -> Places {
         let root = member.host.target().root.as_ref().unwrap_or(&self.environment.root);
         Places {
             cache: cache::place_of(self.environment.of(member.host.target()), member.host.target(), &local.artifact.manifest),
             scratch: format!("{root}/{}", layout::scratch(&member.release)),
+            index: None,
         }
     }
 

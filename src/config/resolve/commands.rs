@@ -28,7 +28,9 @@ impl Reader<'_> {
         let recipe_place = self.find(&["build", "recipe"]).map_or(self.here, |node| &node.place);
         let known = Recipe::find(recipe).ok_or_else(|| unknown_recipe(recipe, recipe_place))?;
         self.fits(known, recipe_place)?;
-        if known.cache && cache.is_none() {
+        let network = self.network()?;
+        let has_index = network == Network::Index;
+        if known.cache && cache.is_none() && !has_index {
             let fault = Fault::new(recipe_place, format!("the recipe `{recipe}` needs `cache.path`"), "no download cache");
             return Err(
                 fault.help("add `path = \"/srv/download-cache\"` to `[defaults.cache]`: the directory on the hosts that it builds from")
@@ -38,9 +40,9 @@ impl Reader<'_> {
         let link = cache.map(|cache| cache.link.to_string());
         let config = self.text(&["build", "config"]).map(|(text, _)| text);
         let settings = Settings { venv: venv.as_ref().map(HostPath::as_str), config, link: link.as_deref() };
-        let command = match (known.argv(settings), command) {
+        let command = match (known.argv(settings, has_index), command) {
             (Some(argv), None) => Command::Argv(argv),
-            (None, Some((command, _))) => self.build_command(command, cache.is_some())?,
+            (None, Some((command, _))) => self.build_command(command, cache.is_some(), has_index)?,
             (Some(_), Some((command, place))) => {
                 let fault = Fault::new(
                     &command.place,
@@ -54,7 +56,7 @@ impl Reader<'_> {
                     .help("add `command = [\"bin/build\"]`"));
             }
         };
-        let mut env = known.variables(settings);
+        let mut env = known.variables(settings, has_index);
         env.extend(self.variables(&["build", "env"])?);
         let limit = self.needed(&["build", "output-limit"])?;
         let output_limit = quantity::size(limit.text().unwrap_or_default())
@@ -68,7 +70,7 @@ impl Reader<'_> {
             timeout: self.limit(&["build", "timeout"])?,
             idle_timeout: self.duration(&["build", "idle-timeout"])?,
             output_limit,
-            network: self.network()?,
+            network,
             on: self.build_on()?,
         }))
     }
@@ -124,15 +126,9 @@ impl Reader<'_> {
         }
     }
 
-    /// A build that reaches the package index needs one that serves, which this version does not have.
     fn network(&self) -> Result<Network, Fault> {
-        let choices = [("blocked", Some(Network::Blocked)), ("none", Some(Network::None)), ("host", Some(Network::Host)), ("index", None)];
-        let path = ["build", "network"];
-        self.choice(&path, &choices)?.ok_or_else(|| {
-            let place = self.find(&path).map_or(self.here, |node| &node.place);
-            Fault::new(place, "`network = \"index\"` needs the package index, which this version does not serve", "not yet")
-                .help("write `network = \"blocked\"`, and fill the download cache: `deployer cache fill`")
-        })
+        let choices = [("blocked", Network::Blocked), ("none", Network::None), ("host", Network::Host), ("index", Network::Index)];
+        self.choice(&["build", "network"], &choices)
     }
 
     pub(super) fn variables(&self, path: &[&str]) -> Result<BTreeMap<String, String>, Fault> {
@@ -149,8 +145,8 @@ impl Reader<'_> {
     }
 
     /// The command of a build, which has places of its own.
-    fn build_command(&self, node: &Node, has_cache: bool) -> Result<Command, Fault> {
-        self.command_with(node, |text| placeholders::check_build(text, has_cache))
+    fn build_command(&self, node: &Node, has_cache: bool, has_index: bool) -> Result<Command, Fault> {
+        self.command_with(node, |text| placeholders::check_build(text, has_cache, has_index))
     }
 
     /// The command that fills the cache. It runs for no release and on no particular host.

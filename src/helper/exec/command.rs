@@ -73,7 +73,7 @@ pub(super) fn isolated(job: &Job<'_>) -> Result<bool, Failure> {
     let possible = || (job.exec.user.is_none() || job.user.uid == 0) && isolate::is_available(job.children);
     match job.exec.network {
         Network::Host => Ok(false),
-        Network::Blocked => Ok(possible()),
+        Network::Blocked | Network::Index { .. } => Ok(possible()),
         Network::None if possible() => Ok(true),
         Network::None => Err(Failure {
             code: Code::NoNamespace,

@@ -178,6 +178,26 @@ fn a_background_process_that_holds_the_pipes_ends_with_the_step_and_is_counted()
 }
 
 #[test]
+fn a_command_reaches_the_controller_through_its_door_until_it_ends() {
+    let (_directory, root) = root();
+    let mut client = Client::start(&root);
+    let door = client.request(Op::Door { door: 7 });
+    let speak = "exec 3<>\"/dev/tcp/${0%:*}/${0#*:}\"; echo hello >&3; cat <&3";
+    let command = Command::Argv(["bash", "-c", speak, INDEX_ADDRESS].map(String::from).to_vec());
+    let exec = client.request(Op::Exec(Exec { command, network: Network::Index { door: 7 }, ..shell("") }));
+    client.wait_for(door, "hello");
+    client.stream(door, b"answer");
+    let ended = client.answer(exec);
+    assert!(matches!(ended.result, Ok(Answer::Exited(ref exited)) if exited.is_success()), "{:?}", String::from_utf8_lossy(&ended.err));
+    assert_eq!(ended.out, b"answer");
+    assert_eq!(client.answer(door).result, Ok(Answer::Done));
+    // The door went with the command: whoever waits in front of it waits until he is told to stop.
+    let late = client.request(Op::Door { door: 7 });
+    client.send(&ToHelper::Stop { id: late });
+    assert_eq!(client.answer(late).result.unwrap_err().code, Code::Stopped);
+}
+
+#[test]
 fn a_blocked_command_has_no_network_but_keeps_its_files_and_its_loopback() {
     let (_directory, root) = root();
     let mut client = Client::start(&root);
