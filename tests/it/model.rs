@@ -5,9 +5,10 @@
 use std::collections::{HashMap, VecDeque};
 
 use deployer::config::environment::OnFailure;
+use deployer::config::quantity::Amount;
 use deployer::op::Current;
 use deployer::release::{FORMAT, NewRelease, Record, ReleaseId, State};
-use deployer::rollout::{AfterWave, Amount, Barrier, after_wave, barrier, waves};
+use deployer::rollout::{Admission, Barrier, Limits, Rollout, Verdict, barrier, broken_off, waves};
 use deployer::tree::Digest;
 
 use crate::decide::{Action, Intent, Now, decide};
@@ -327,7 +328,9 @@ fn decides(world: &World, deploy: usize, decide: Decide) -> Vec<(&'static str, W
         steps.extend(world.hosts[host].finish(release));
         return vec![("confirms", with(&|after| ask(after, host, steps.clone(), Phase::Confirmed)))];
     }
-    if switched > 0 && after_wave(OnFailure::Rollback, failed, failed, 0) == AfterWave::Rollback {
+    let mut rollout = Rollout::new(Limits { on_failure: OnFailure::Rollback, budget: 0, least_healthy: 0 }, HOSTS, failed);
+    let is_halted = matches!(rollout.admit_next(Some(true)), Admission::Halt(_));
+    if switched > 0 && is_halted && broken_off(OnFailure::Rollback) == Verdict::Rollback {
         return vec![("goes back", with(&|after| goes_back(after, deploy)))];
     }
     let sizes = waves(&[Amount::Hosts(1), Amount::Percent(100)], HOSTS);

@@ -44,6 +44,7 @@ boskel → prod · 2 hosts · read-only, nothing was changed
   HOSTS  FROM  PUSH  DISK FREE
   app[1-2]  e1a9e0b <size> <size>  new
   unknown  what the activation command does (not run by plan)
+  unknown  a host rebooted between switch and confirmation serves the new release until the next contact, or until its boot unit: `deployer setup -e prod --print-boot-unit`
 
 "#]],
         str![""],
@@ -68,6 +69,7 @@ boskel → prod · 2 hosts · read-only, nothing was changed
   HOSTS  FROM  PUSH  DISK FREE
   app[1-2]  8899d14 <size> <size>  already live
   unknown  what the activation command does (not run by plan)
+  unknown  a host rebooted between switch and confirmation serves the new release until the next contact, or until its boot unit: `deployer setup -e prod --print-boot-unit`
 
 "#]],
         str![""],

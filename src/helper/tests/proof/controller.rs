@@ -117,6 +117,11 @@ impl Controller {
         Self { client, trace: Some(trace), run }
     }
 
+    /// Connects to a helper that is started by another program.
+    pub fn connect_under(program: Process, root: &Path, run: &'static str) -> Self {
+        Self { client: Client::start_under(program, root), trace: None, run }
+    }
+
     /// Ends the connection without a word, and gives what the tracer saw.
     pub fn close(mut self) -> Seen {
         self.client.close_input();

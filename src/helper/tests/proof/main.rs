@@ -17,10 +17,12 @@ mod invariants;
 mod kills;
 #[path = "../../../op.rs"]
 mod op;
+mod races;
 #[expect(dead_code, reason = "the layout is the helper's")]
 #[path = "../../../release.rs"]
 mod release;
 mod scenarios;
+mod small;
 mod tracer;
 #[expect(dead_code, reason = "these tests need a manifest and no more")]
 #[path = "../../../tree/mod.rs"]
