@@ -22,7 +22,7 @@ Everyday:
   deployer logs -H app07 --step build         the output of the last run
 
 Hosts:
-  run -- CMD   setup   cache fill|status|push|serve   prune   doctor   hosts   hosts trust HOST
+  run -- CMD   setup   cache fill|status|push|export|import|serve   prune   doctor   hosts   hosts trust HOST
   lock status|acquire|release   remove
 
 Project:
@@ -189,7 +189,7 @@ pub enum Verb {
     Run(Run),
     /// List the hosts of the environment, or trust one's key.
     Hosts(Hosts),
-    /// Prepare hosts: directories, modes, the virtual environment.
+    /// Prepare hosts: directories, modes, the cache, the virtual environment.
     Setup(Setup),
     /// Remove releases that retention does not keep, or one by name.
     Prune(Prune),
@@ -389,8 +389,27 @@ pub enum Cache {
     Status(CacheStatus),
     /// Send hosts what they lack of what a revision needs.
     Push(CacheWhat),
+    /// Write a revision, the files that its build needs and the helpers into one file, for a site that reaches nothing.
+    Export(CacheExport),
+    /// Take what `export` wrote: the files onto this machine, the revision as a bundle that `source.git` can name.
+    Import(CacheImport),
     /// Run the package index for other tools of this machine, and say how they find it; what it served is kept.
     Serve(CacheServe),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CacheExport {
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub what: CacheWhat,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CacheImport {
+    pub file: PathBuf,
+    /// Where the revision goes; otherwise what `source.git` names, or `PROJECT.bundle` beside deploy.toml.
+    #[arg(long, value_name = "FILE")]
+    pub bundle: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -22,6 +22,8 @@ pub mod host;
 pub mod index;
 /// The hosts that `deploy.toml` leaves to others: a file, a program, Ansible, the ssh config.
 pub mod inventory;
+/// Download caches of hosts: filled, compared, completed.
+pub mod provision;
 /// Waves, barrier, budget: pure decisions.
 pub mod rollout;
 /// The three stages of a deploy.
@@ -29,6 +31,8 @@ pub mod stage;
 
 // Doors: the only code that touches the world.
 
+/// One file that carries a revision and what its build needs to another site.
+pub mod carry;
 /// Mirrors, resolves and exports git revisions.
 pub mod git;
 /// Throwaway hosts and a sample project, for the demo, the tests and the benchmark.

@@ -131,6 +131,7 @@ async fn is_switched(host: &Host, release: &ReleaseId, error: &RemoteError) -> b
         RemoteError::Host(HostError::Lost { .. } | HostError::Protocol { .. })
         | RemoteError::Placeholder(_)
         | RemoteError::Index(_)
+        | RemoteError::Cache(_)
         | RemoteError::NotStarted { .. }
         | RemoteError::Locked { .. } => false,
     }

@@ -220,7 +220,7 @@ async fn caches(scene: &Scene, hosts: &[Host], events: &Events) -> Option<Findin
         let fix = format!("deployer cache fill -e {}", environment.name);
         return Some(Finding::new(HOSTS, "cache", Level::Warning, text, Some(fix)));
     };
-    let level = if survey.rows.iter().all(CacheRow::is_complete) { Level::Ok } else { Level::Problem };
+    let level = if survey.rows().all(CacheRow::is_complete) { Level::Ok } else { Level::Problem };
     Some(Finding::new(HOSTS, "cache", level, survey.summary(), survey.fix(environment)))
 }
 

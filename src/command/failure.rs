@@ -126,7 +126,7 @@ pub fn remote(name: &str, step: Step, error: &RemoteError) -> HostFailure {
             HostFailure { tail: tail.clone(), ..plain }
         }
         RemoteError::Locked { exit, .. } => HostFailure { is_locked: *exit == Exit::Locked, ..plain },
-        RemoteError::Placeholder(_) | RemoteError::Index(_) | RemoteError::NotStarted { .. } => plain,
+        RemoteError::Placeholder(_) | RemoteError::Index(_) | RemoteError::Cache(_) | RemoteError::NotStarted { .. } => plain,
     }
 }
 

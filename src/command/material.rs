@@ -141,6 +141,14 @@ impl Material {
         repository.changes(from, &revision.commit).ok().flatten()
     }
 
+    /// Writes the revision and its history as one file that git takes as a repository. There is none of a directory.
+    pub fn bundle(&self, branch: &str, to: &std::path::Path) -> Result<(), crate::git::GitError> {
+        match (&self.repository, &self.revision) {
+            (Some(repository), Some(revision)) => repository.bundle(&revision.commit, branch, to),
+            (None, _) | (_, None) => Ok(()),
+        }
+    }
+
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.artifact.warnings.clone();

@@ -95,7 +95,7 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, caches: Op
     blockers.extend(caches.iter().flat_map(|caches| caches.blockers(environment)));
     let mut rows = Vec::new();
     for (index, (host, plan)) in connected.hosts.iter().zip(&plans).enumerate() {
-        let cache = caches.and_then(|caches| Some(caches.rows.get(index)?.short(caches.files)));
+        let cache = caches.and_then(|caches| Some(caches.rows.get(index)?.as_ref()?.short()));
         rows.push(PlanRow { cache, ..row(scene, local, host, plan).await });
         if let Some(hold) = &host.facts().hold {
             let what = format!("on hold by {}: {}", hold.by, hold.reason);

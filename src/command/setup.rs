@@ -3,23 +3,25 @@
 use std::collections::BTreeMap;
 
 use crate::cli::{self, Common};
+use crate::command::cache::Supplies;
 use crate::command::failure;
 use crate::command::interrupt::Interrupt;
 use crate::command::locks::{self, Attempt};
 use crate::command::outcome;
 use crate::command::scene::{self, Ended, Scene};
 use crate::command::{boot_unit, print, sudoers};
-use crate::config::environment::Environment;
+use crate::config::environment::{Environment, HostPath};
 use crate::error::Error;
 use crate::event::{Events, Step};
 use crate::exit::Exit;
 use crate::figures::counted;
 use crate::fleet::{self, Done, Tally, each};
-use crate::host::Host;
+use crate::host::{Host, HostError, Reply};
 use crate::op::{self, Answer, Command, Exec, Network, Op, PathKind, RootState, SetUpResult};
 use crate::release::layout;
 use crate::session::Opener;
 use crate::stage::remote::{self, RemoteError};
+use crate::stage::transfer::TransferError;
 use crate::tree::TreePath;
 
 /// Runs the verb.
@@ -80,8 +82,9 @@ async fn print_sudoers(common: &Common, scene: &Scene) -> Result<Exit, Error> {
 async fn with_hosts(scene: &Scene, args: &cli::Setup, hosts: &[Host], events: &Events) -> Ended {
     let environment = &scene.environment;
     let tally = Tally::new(events, hosts.len());
+    let supplies = Supplies::find(scene, hosts, events).await;
     let results = each(hosts, environment.parallel, |host| {
-        tally.step(host.name(), Step::Setup, set_up(scene, host, args.check, events), |result| Done {
+        tally.step(host.name(), Step::Setup, set_up(scene, host, &supplies, args.check, events), |result| Done {
             detail: Some(match result {
                 Ok(result) if !result.root_commands.is_empty() => "root has to act first".to_owned(),
                 Ok(result) if result.changed.is_empty() => "as it must be".to_owned(),
@@ -147,7 +150,7 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, hosts: &[Host], events: &E
 }
 
 /// Sets one host up under its lock, where there is a root that can hold one.
-async fn set_up(scene: &Scene, host: &Host, check: bool, events: &Events) -> Result<SetUpResult, RemoteError> {
+async fn set_up(scene: &Scene, host: &Host, supplies: &Supplies<'_>, check: bool, events: &Events) -> Result<SetUpResult, RemoteError> {
     let one = std::slice::from_ref(host);
     let lockable = matches!(host.facts().root, RootState::Ready | RootState::Bare);
     if lockable
@@ -156,12 +159,12 @@ async fn set_up(scene: &Scene, host: &Host, check: bool, events: &Events) -> Res
     {
         return Err(RemoteError::Locked { what: error.what, exit: error.exit });
     }
-    let result = make_ready(scene, host, check, events).await;
+    let result = make_ready(scene, host, supplies, check, events).await;
     locks::unlock(one).await;
     result
 }
 
-async fn make_ready(scene: &Scene, host: &Host, check: bool, events: &Events) -> Result<SetUpResult, RemoteError> {
+async fn make_ready(scene: &Scene, host: &Host, supplies: &Supplies<'_>, check: bool, events: &Events) -> Result<SetUpResult, RemoteError> {
     let environment = &scene.environment;
     let text = |path: &TreePath| String::from_utf8_lossy(path.as_bytes()).into_owned();
     let op = op::Setup {
@@ -173,50 +176,95 @@ async fn make_ready(scene: &Scene, host: &Host, check: bool, events: &Events) ->
     };
     let mut result = match host.ask(Op::Setup(op)).await? {
         Answer::SetUp(result) => result,
-        other => return Err(crate::host::HostError::unexpected(host.name(), &other).into()),
+        other => return Err(HostError::unexpected(host.name(), &other).into()),
     };
-    if result.root_commands.is_empty()
-        && let Some(line) = make_venv(environment, host, check, events).await?
-    {
-        result.changed.push(line);
+    if !result.root_commands.is_empty() {
+        return Ok(result);
     }
+    // The packages come first: the virtual environment is made of them.
+    let way = environment.of(host.target());
+    if let Some(cache) = &way.cache {
+        let brought = supplies.bring(host, way, cache, check, events).await;
+        result.changed.extend(brought.map_err(|error| match error {
+            TransferError::Host(error) => error.into(),
+            TransferError::Local(_) | TransferError::Greedy | TransferError::Unverified => RemoteError::Cache(error.to_string()),
+        })?);
+    }
+    result.changed.extend(make_venv(way, host, supplies.pins(way), check, events).await?);
     Ok(result)
 }
 
-/// Makes the virtual environment of the buildout recipe, offline, from the wheels in the download cache.
-async fn make_venv(environment: &Environment, host: &Host, check: bool, events: &Events) -> Result<Option<String>, RemoteError> {
-    let Some(venv) = environment.of(host.target()).build.as_ref().and_then(|build| build.venv.as_ref()) else { return Ok(None) };
+/// Makes the virtual environment of the buildout recipe, offline, from the wheels in the download cache. One that has another
+/// zc.buildout than the revision pins is changed.
+async fn make_venv(
+    environment: &Environment,
+    host: &Host,
+    pins: &[String],
+    check: bool,
+    events: &Events,
+) -> Result<Option<String>, RemoteError> {
+    let Some(venv) = environment.build.as_ref().and_then(|build| build.venv.as_ref()) else { return Ok(None) };
     let probe = Op::Probe { paths: vec![format!("{venv}/bin/buildout"), format!("{venv}/bin/python")] };
     let has_buildout = match host.ask(probe).await? {
         Answer::Probed { paths } => paths.iter().all(|path| matches!(path.kind, PathKind::File | PathKind::Other) && path.executable),
         _ => false,
     };
-    if has_buildout {
-        return Ok(None);
-    }
-    let line = format!("virtual environment {venv}");
+    let pinned = pins.iter().find_map(|pin| pin.strip_prefix("zc.buildout=="));
+    let line = match (has_buildout, pinned) {
+        (true, None) => return Ok(None),
+        (true, Some(wanted)) => match version(host, venv).await? {
+            Some(found) if found == wanted => return Ok(None),
+            found => format!("virtual environment {venv}: zc.buildout {} → {wanted}", found.as_deref().unwrap_or("?")),
+        },
+        (false, _) => format!("virtual environment {venv}"),
+    };
     if check {
         return Ok(Some(line));
     }
     let links = environment.cache.as_ref().map(|cache| format!("{}/dist", cache.on(host.target()))).unwrap_or_default();
-    let exec = Exec {
-        command: Command::Shell(crate::recipe::VENV_SCRIPT.to_owned()),
+    let wanted = if pins.is_empty() { ["zc.buildout", "setuptools", "wheel"].map(str::to_owned).to_vec() } else { pins.to_vec() };
+    let script = ["/bin/sh", "-eu", "-c", crate::recipe::VENV_SCRIPT, "venv"].map(str::to_owned);
+    let env = [
+        ("VENV", venv.as_str()),
+        ("PIP_NO_INDEX", "1"),
+        ("PIP_FIND_LINKS", &links),
+        ("PIP_CONFIG_FILE", "/dev/null"),
+        ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
+    ];
+    let exec = exec(script.into_iter().chain(wanted).collect(), &env);
+    let command = exec.command.clone();
+    remote::run(host, Op::Exec(exec), command, Step::Setup, events).await?;
+    Ok(Some(line))
+}
+
+/// Reads the version of zc.buildout that a virtual environment has; none where it has none that works.
+async fn version(host: &Host, venv: &HostPath) -> Result<Option<String>, RemoteError> {
+    let words = [&format!("{venv}/bin/python"), "-I", "-c", crate::recipe::VERSION_SCRIPT].map(str::to_owned);
+    let mut call = host.start(Op::Exec(exec(words.to_vec(), &[]))).await?;
+    let mut printed = Vec::new();
+    loop {
+        match call.next().await? {
+            Reply::Output { stderr: false, bytes } => printed.extend_from_slice(&bytes),
+            Reply::Output { .. } | Reply::Progress(_) | Reply::End => {}
+            Reply::Answer(Answer::Exited(exited)) => {
+                let text = String::from_utf8_lossy(&printed).trim().to_owned();
+                return Ok((exited.is_success() && !text.is_empty()).then_some(text));
+            }
+            Reply::Answer(other) => return Err(HostError::unexpected(host.name(), &other).into()),
+        }
+    }
+}
+
+fn exec(argv: Vec<String>, env: &[(&str, &str)]) -> Exec {
+    Exec {
+        command: Command::Argv(argv),
         directory: None,
-        env: vec![
-            ("VENV".to_owned(), venv.to_string()),
-            ("PIP_NO_INDEX".to_owned(), "1".to_owned()),
-            ("PIP_FIND_LINKS".to_owned(), links),
-            ("PIP_CONFIG_FILE".to_owned(), "/dev/null".to_owned()),
-            ("PIP_DISABLE_PIP_VERSION_CHECK".to_owned(), "1".to_owned()),
-        ],
+        env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         umask: 0o022,
         timeout_ms: 600_000,
         idle_timeout_ms: 300_000,
         output_limit: 4 << 20,
         user: None,
         network: Network::Blocked,
-    };
-    let command = exec.command.clone();
-    remote::run(host, Op::Exec(exec), command, Step::Setup, events).await?;
-    Ok(Some(line))
+    }
 }

@@ -13,6 +13,7 @@ use crate::tree::{Manifest, TreePath};
 
 mod archive;
 mod attributes;
+mod bundle;
 mod command;
 mod contents;
 mod digests;
@@ -145,6 +146,11 @@ impl Repository {
     /// Compares two commits by their ids. None where one is unknown here, or the history between them is cut off.
     pub fn changes(&self, from: &str, to: &str) -> Result<Option<Changes>, GitError> {
         self.objects.with(|repository| history::changes(repository, from, to))
+    }
+
+    /// Writes a commit and its history as a bundle, on a branch of that name.
+    pub fn bundle(&self, commit: &str, branch: &str, to: &Path) -> Result<(), GitError> {
+        bundle::write(&*self.objects.isolated()?, commit, branch, to)
     }
 
     /// Tells whether tracked files of the work tree, or the index, differ from `HEAD`.

@@ -3,6 +3,7 @@
 mod failures;
 mod known;
 mod needs;
+mod pins;
 
 use std::collections::BTreeMap;
 
@@ -14,6 +15,7 @@ use crate::tree::Digest;
 pub use failures::{explain, lacking};
 pub use known::{ALL, ONLINE};
 pub use needs::{detect, place, set_key};
+pub use pins::pinned;
 
 /// One kind of build.
 #[derive(Debug, PartialEq, Eq)]
@@ -94,13 +96,16 @@ fn fill(text: &str, settings: Settings<'_>) -> Option<String> {
     }
 }
 
-/// What `setup` runs on a host to make the virtual environment `$VENV` without any network. `pip` finds its packages by
-/// `PIP_FIND_LINKS`.
+/// What `setup` runs on a host to make the virtual environment `$VENV` without any network; its arguments are what it must hold.
+/// `pip` finds its packages by `PIP_FIND_LINKS`.
 pub const VENV_SCRIPT: &str = r#"
 python3 -m venv --help >/dev/null 2>&1 || { echo "python3 has no venv module: install the package python3-venv" >&2; exit 1; }
 test -x "$VENV/bin/python" || python3 -m venv "$VENV"
-"$VENV/bin/python" -m pip install --quiet zc.buildout setuptools wheel
+exec "$VENV/bin/python" -m pip install --quiet "$@"
 "#;
+
+/// Prints the version of zc.buildout that a virtual environment has: what its python runs.
+pub const VERSION_SCRIPT: &str = "from importlib.metadata import version; print(version('zc.buildout'))";
 
 /// Names everything but the code that decides what a build makes. Two releases of one tree and one key are the same.
 #[must_use]

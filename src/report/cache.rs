@@ -37,6 +37,8 @@ pub struct CacheView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct CacheRow {
     pub host: String,
+    /// How many files are needed there.
+    pub files: u64,
     pub missing: Vec<String>,
     /// Files that have other content than they must have.
     pub damaged: Vec<String>,
@@ -47,7 +49,7 @@ pub struct CacheRow {
 impl CacheRow {
     #[must_use]
     pub fn unknown(host: &str, error: String) -> Self {
-        Self { host: host.to_owned(), missing: Vec::new(), damaged: Vec::new(), error: Some(error) }
+        Self { host: host.to_owned(), files: 0, missing: Vec::new(), damaged: Vec::new(), error: Some(error) }
     }
 
     #[must_use]
@@ -57,21 +59,21 @@ impl CacheRow {
 
     /// `3 of 212 files missing`: what stands in a table of other things.
     #[must_use]
-    pub fn short(&self, files: u64) -> String {
+    pub fn short(&self) -> String {
         match (self.missing.len() + self.damaged.len(), &self.error) {
             (_, Some(_)) => "cannot be read".to_owned(),
             (0, None) => "complete".to_owned(),
-            (count, None) => format!("{count} of {} missing", counted(files, "file")),
+            (count, None) => format!("{count} of {} missing", counted(self.files, "file")),
         }
     }
 
     /// `3 of 212 files missing: a.whl, b.whl …`: what a person reads.
     #[must_use]
-    pub fn text(&self, files: u64) -> String {
+    pub fn text(&self) -> String {
         let some = |what: &str, names: &[String]| {
             let named: Vec<&str> = names.iter().take(NAMED).map(String::as_str).collect();
             let more = if names.len() > NAMED { ", …" } else { "" };
-            (!names.is_empty()).then(|| format!("{} of {} {what}: {}{more}", names.len(), counted(files, "file"), named.join(", ")))
+            (!names.is_empty()).then(|| format!("{} of {} {what}: {}{more}", names.len(), counted(self.files, "file"), named.join(", ")))
         };
         if let Some(error) = &self.error {
             return error.clone();
@@ -104,7 +106,7 @@ impl CacheView {
         }
         let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
         for row in &self.hosts {
-            let text = row.text(self.files);
+            let text = row.text();
             match groups.iter_mut().find(|(other, _)| *other == text) {
                 Some((_, hosts)) => hosts.push(&row.host),
                 None => groups.push((text, vec![&row.host])),
@@ -135,6 +137,7 @@ mod tests {
     fn what_is_missing_where_is_told_with_what_completes_it() {
         let row = |n: u32| CacheRow {
             host: format!("app{n:02}.example.net"),
+            files: 212,
             missing: if n == 7 { ["lxml", "zope", "six", "ply"].map(|name| format!("dist/{name}-1.whl")).to_vec() } else { Vec::new() },
             damaged: if n == 9 { vec!["dist/a\u{1b}[1m.whl".to_owned()] } else { Vec::new() },
             error: (n == 3).then(|| "the cache `/srv/cache` does not exist".to_owned()),

@@ -142,6 +142,46 @@ fn helpers_directory() -> Option<PathBuf> {
     })
 }
 
+/// Every helper that is here, by platform: the one of this program, and those in the helpers directory.
+#[must_use]
+pub fn helpers() -> Vec<(String, Vec<u8>)> {
+    let own = embedded();
+    let mut found = vec![(own.platform.clone(), own.bytes.to_vec())];
+    let entries = helpers_directory().and_then(|directory| std::fs::read_dir(directory).ok());
+    for entry in entries.into_iter().flatten().flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if is_platform(&name)
+            && name != own.platform
+            && let Ok(bytes) = std::fs::read(entry.path())
+        {
+            found.push((name, bytes));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Keeps helpers in the helpers directory, for other platforms than the one that this program has. Says how many.
+pub fn keep_helpers(helpers: &[(String, Vec<u8>)]) -> std::io::Result<u64> {
+    let others = helpers.iter().filter(|(platform, _)| is_platform(platform) && *platform != embedded().platform);
+    let mut count = 0;
+    for (platform, bytes) in others {
+        let Some(directory) = helpers_directory() else { break };
+        std::fs::create_dir_all(&directory)?;
+        let mut file = tempfile::NamedTempFile::new_in(&directory)?;
+        std::io::Write::write_all(&mut file, bytes)?;
+        file.persist(directory.join(platform)).map_err(|error| error.error)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// Tells whether a name is that of a platform, and so of a file and nothing else.
+fn is_platform(name: &str) -> bool {
+    name.strip_suffix("-linux")
+        .is_some_and(|arch| !arch.is_empty() && arch.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'))
+}
+
 /// Names the platform of a host as helpers are named. None where there can be no helper.
 fn platform(uname: &str) -> Option<String> {
     let machine = uname.strip_prefix("Linux ")?;

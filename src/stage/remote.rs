@@ -34,6 +34,9 @@ pub enum RemoteError {
     Placeholder(String),
     #[error(transparent)]
     Index(#[from] IndexError),
+    /// The packages that a host is to build from cannot be brought there.
+    #[error("{0}")]
+    Cache(String),
     /// A command on this machine did not begin.
     #[error("{why}")]
     NotStarted { why: String },

@@ -45,10 +45,10 @@ pub struct Parcel {
     packs: Mutex<HashMap<Ranges, Arc<Pack>>>,
 }
 
-pub(super) type Ranges = Vec<(u32, u32)>;
+pub(crate) type Ranges = Vec<(u32, u32)>;
 
 /// A manifest or difference, compressed, with its size before.
-pub(super) struct Encoded {
+pub(crate) struct Encoded {
     pub size: u64,
     pub bytes: Vec<u8>,
 }
@@ -119,13 +119,13 @@ fn once(slot: &Mutex<Option<Arc<Encoded>>>, make: impl FnOnce() -> io::Result<En
     Ok(encoded)
 }
 
-pub(super) fn compress(bytes: &[u8]) -> io::Result<Encoded> {
+pub(crate) fn compress(bytes: &[u8]) -> io::Result<Encoded> {
     Ok(Encoded { size: bytes.len() as u64, bytes: zstd::encode_all(bytes, LEVEL)? })
 }
 
 /// Contents in one zstd stream, written to a file that has no name while hosts read behind the writer. A slow host stalls nobody,
 /// and memory does not grow with the tree.
-pub(super) struct Pack {
+pub(crate) struct Pack {
     file: std::fs::File,
     pub size: u64,
     progress: watch::Receiver<Progress>,
@@ -287,7 +287,7 @@ pub async fn fetch_manifest(host: &Host, release: &ReleaseId) -> Result<Manifest
 }
 
 /// A host names only files of the manifest we sent, each once: anything else is a host that lies.
-pub(super) fn check_request(manifest: &Manifest, missing: &[(u32, u32)]) -> Result<(), TransferError> {
+pub(crate) fn check_request(manifest: &Manifest, missing: &[(u32, u32)]) -> Result<(), TransferError> {
     let mut next = 0;
     for (first, count) in missing {
         let end = first.checked_add(*count).filter(|_| *first >= next && *count > 0).ok_or(TransferError::Greedy)?;
@@ -307,7 +307,7 @@ async fn send_content(host: &Host, parcel: &Parcel, missing: &[(u32, u32)], even
 }
 
 /// Sends a pack as the stream of `op`.
-pub(super) async fn send_pack(host: &Host, op: Op, pack: &Pack, step: Step, events: &Events) -> Result<Written, TransferError> {
+pub(crate) async fn send_pack(host: &Host, op: Op, pack: &Pack, step: Step, events: &Events) -> Result<Written, TransferError> {
     let call = host.start(op).await?;
     let (mut sender, mut receiver) = call.split();
     let sending = async {

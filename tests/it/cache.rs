@@ -295,3 +295,45 @@ Not deployed. Nothing was activated: prod still runs nothing on 3/3 hosts.
 "]]
     );
 }
+
+#[test]
+fn a_revision_its_files_and_the_helpers_travel_in_one_file_to_a_site_that_reaches_nothing() {
+    let world = world(&["app1"]);
+    let commit = world.commit(&[("Gemfile.lock", "one.gem three.gem\n")]);
+    let run = world.deployer(["cache", "export", "out.tar", "--rev", "master"]);
+    run.exits(Exit::Refused);
+    assert!(run.stderr.contains("hint: deployer cache fill -e prod --rev master"), "{run}");
+    world.deployer(["cache", "fill", "--rev", "master"]).ok();
+    let file = world.path("out.tar");
+    let run = world.deployer(["cache", "export", file.to_str().unwrap(), "--rev", "master"]);
+    run.exits(Exit::Ok);
+    assert!(run.stdout.contains("of boskel, 2 files ("), "{run}");
+
+    // Another controller, with nothing but its own deploy.toml; another host.
+    let mut there = World::new().local_hosts(&["app9"]).own_caches();
+    fs::create_dir(there.cache("app9")).unwrap();
+    let settings = "[defaults.cache]\npath = \"/nonexistent\"\nfill = \"mkdir -p $DEPLOYER_CACHE; sh fetch.sh\"\n[defaults.build]\ncommand = \"sh build.sh\"\n";
+    there.reconfigure(settings);
+    let run = there.deployer(["cache", "import", file.to_str().unwrap()]);
+    run.exits(Exit::Ok);
+    assert!(run.stdout.contains("next      set `git = \"boskel.bundle\"`"), "{run}");
+    let config = there.repository.directory.join("deploy.toml");
+    fs::write(&config, fs::read_to_string(&config).unwrap().replace("git = \".\"", "git = \"boskel.bundle\"")).unwrap();
+    there.deployer(["cache", "push", "--rev", "master"]).ok();
+    there.deployer(["deploy", "--rev", &commit]).ok();
+    assert_eq!(there.read_current("app9", "built"), "one\nthree\n");
+
+    // A file that was cut, or whose content was changed, changes nothing.
+    let whole = fs::read(&file).unwrap();
+    let content = whole.windows(516).position(|bytes| bytes.starts_with(b"content/") && bytes.ends_with(b"one\n")).unwrap();
+    let mut changed = whole.clone();
+    changed[content + 512] = b'O';
+    for (bytes, why) in [(&whole[..whole.len() / 2], "it ends early"), (&changed[..], "did not arrive as it is")] {
+        fs::write(&file, bytes).unwrap();
+        fs::remove_dir_all(there.path("cache/deployer/shelf")).ok();
+        let run = there.deployer(["cache", "import", file.to_str().unwrap()]);
+        run.exits(Exit::Refused);
+        assert!(run.stderr.contains(why), "{run}");
+        assert!(!there.path("cache/deployer/shelf/sets").exists());
+    }
+}

@@ -28,6 +28,7 @@ pub struct World {
     session: &'static str,
     extra: String,
     own_caches: bool,
+    patience: &'static str,
 }
 
 /// How the program ended and what it printed, with everything replaced that differs from run to run.
@@ -49,7 +50,7 @@ impl World {
         git_in(&directory, ["init", "-q", "-b", "master"], b"");
         fs::write(directory.join(".git/info/exclude"), "deploy.toml\n").unwrap();
         let repository = SampleRepository { directory, v1: String::new(), wanting: String::new(), v2: String::new() };
-        Self { sandbox, repository, hosts: Vec::new(), site: None, session: "local", extra: String::new(), own_caches: false }
+        Self { sandbox, repository, hosts: Vec::new(), site: None, session: "local", extra: String::new(), own_caches: false, patience: PATIENCE }
     }
 
     /// Hosts behind an sshd each, reached with the built-in client. Their root is there and empty.
@@ -101,6 +102,12 @@ impl World {
     pub fn own_caches(mut self) -> Self {
         fs::create_dir(self.path("caches")).unwrap();
         self.own_caches = true;
+        self
+    }
+
+    /// Lets the program take long: a resolver asks an index, and compilers run.
+    pub const fn patient(mut self) -> Self {
+        self.patience = "900";
         self
     }
 
@@ -166,7 +173,7 @@ impl World {
     /// The program with `arguments`, in the project's directory, ready to be changed further.
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new("timeout");
-        command.args(["--kill-after=5", PATIENCE, env!("CARGO_BIN_EXE_deployer")]).args(arguments);
+        command.args(["--kill-after=5", self.patience, env!("CARGO_BIN_EXE_deployer")]).args(arguments);
         let path = std::env::var_os("PATH").unwrap_or_default();
         let path = std::iter::once(self.path("bin")).chain(std::env::split_paths(&path));
         command.env_clear().env("PATH", std::env::join_paths(path).unwrap());

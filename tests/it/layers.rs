@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// From the edge down: a module imports from its own layer and from later ones.
 const LAYERS: [(&str, &[&str]); 4] = [
     ("edge", &["main", "cli", "command", "report"]),
-    ("work", &["fleet", "host", "index", "inventory", "rollout", "stage"]),
-    ("doors", &["git", "sandbox", "session", "shelf", "walk", "wire"]),
+    ("work", &["fleet", "host", "index", "inventory", "provision", "rollout", "stage"]),
+    ("doors", &["carry", "git", "sandbox", "session", "shelf", "walk", "wire"]),
     ("words", &["config", "error", "event", "exit", "figures", "op", "plan", "recipe", "release", "tree", "window"]),
 ];
 

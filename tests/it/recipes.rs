@@ -11,7 +11,7 @@ use crate::harness::{Run, World};
 
 /// A project on one host, whose builds have no network at all where the host can see to that.
 fn world(build: &str) -> World {
-    let world = World::new().local_hosts(&["app1"]).own_caches();
+    let world = World::new().local_hosts(&["app1"]).own_caches().patient();
     fs::create_dir(world.cache("app1")).unwrap();
     world.config(&format!("[defaults.cache]\npath = \"/nonexistent\"\n[defaults.build]\n{build}\n"))
 }
@@ -99,12 +99,10 @@ fn fill_without_files(world: &World) {
 
 #[test]
 fn a_buildout_is_filled_set_up_and_built_on_a_host_that_has_nothing() {
-    let world = world("recipe = \"buildout\"\nvenv = \"<tmp>/venv\"\n");
+    let mut world = world("recipe = \"buildout\"\nvenv = \"<tmp>/venv\"\n");
     if let Err(reason) = world.sandbox.package_index() {
         return skip(&format!("no package index: {reason}"));
     }
-    let sample = world.sandbox.directory.join("sample");
-    let _ = sample;
     let cfg = "[buildout]\ndevelop = .\nparts = boskel\nversions = versions\nallow-picked-versions = false\n[boskel]\nrecipe = zc.recipe.egg\neggs = boskel\n\
                interpreter = py\n[versions]\npackaging = 26.3\npip = 26.3\nplatformdirs = 4.14.7\nsetuptools = 84.2.1\nwheel = 0.48.0\nzc.buildout = 6.0.1\nzc.recipe.egg = 6.0.0\n\
                docopt = 0.6.2\n";
@@ -115,8 +113,22 @@ fn a_buildout_is_filled_set_up_and_built_on_a_host_that_has_nothing() {
         ("src/boskel/__init__.py", MODULE),
     ]);
     world.deployer(["cache", "fill", "--rev", "master"]).ok();
+    // What was filled is on this machine, and the host has lost everything: `setup` brings it, and makes the environment of it.
+    let filled = files(&world);
+    fs::remove_dir_all(world.cache("app1")).unwrap();
+    world.reconfigure(
+        "rev = \"master\"\n[defaults.cache]\npath = \"/nonexistent\"\n[defaults.build]\nrecipe = \"buildout\"\nvenv = \"<tmp>/venv\"\n",
+    );
+    let check = world.deployer(["setup", "--check"]);
+    assert!(check.stderr.contains(" files into <tmp>/caches/app1; virtual environment <tmp>/venv"), "{check}");
+    assert!(!world.cache("app1").exists() && !world.path("venv").exists());
     world.deployer(["setup"]).ok();
-    fill_and_deploy(&world).ok();
+    assert_eq!(files(&world), filled);
+    let again = world.deployer(["setup"]);
+    assert!(again.stderr.contains("setup  1/1  as it must be"), "{again}");
+    let run = world.deployer(["deploy"]);
+    run.exits(Exit::Ok);
+    assert!(run.stderr.contains("cache  1/1  complete"), "{run}");
     let script = "import docopt, boskel; boskel.main()";
     assert_eq!(output(Command::new(world.current("app1").join("bin/py")).args(["-c", script])), "boskel\n");
     // A part that fails fails as itself, and not for want of a package.
@@ -144,11 +156,12 @@ fn an_npm_project_is_built_from_a_copy_of_its_cache() {
 
 #[test]
 fn a_cargo_project_is_built_from_vendored_crates() {
-    let Some(cargo) = tool("cargo", &["info", "--quiet", "itoa"]) else { return };
+    if tool("cargo", &["info", "--quiet", "itoa"]).is_none() {
+        return;
+    }
     // A shim of rustup needs the home of whoever installed it; the toolchain itself does not.
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]));
     let bin = Path::new(sysroot.trim()).join("bin");
-    let _ = cargo;
     let world = world(&format!("recipe = \"cargo\"\nenv = {{ PATH = \"{}:/usr/local/bin:/usr/bin:/bin\" }}\n", bin.display()));
     world.commit(&[
         ("Cargo.toml", "[package]\nname = \"boskel\"\nversion = \"1.0.0\"\nedition = \"2021\"\n[dependencies]\nitoa = \"=1.0.11\"\n"),
@@ -170,7 +183,7 @@ fn a_uv_project_is_built_from_the_flat_cache() {
     let tools = world.path("tools");
     output(Command::new(&python).args(["-m", "venv"]).arg(&tools));
     output(Command::new(tools.join("bin/python")).args(["-m", "pip", "install", "--quiet", "--no-cache-dir", "uv==0.13.9"]));
-    let world = world.local_hosts(&["app1"]).own_caches();
+    let world = world.local_hosts(&["app1"]).own_caches().patient();
     fs::create_dir(world.cache("app1")).unwrap();
     let path = format!("{}:/usr/local/bin:/usr/bin:/bin", tools.join("bin").display());
     let world = world

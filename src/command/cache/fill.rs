@@ -17,8 +17,8 @@ use crate::figures::{bytes, counted, duration};
 use crate::fleet::{self, Done, Tally};
 use crate::host::Host;
 use crate::op::{self, Op};
+use crate::provision::fill::{Fill, FillError, Filled, Proof};
 use crate::shelf::{About, Set};
-use crate::stage::fill::{Fill, FillError, Filled, Proof};
 
 /// Variables of this machine that a fill with `--local` runs with: where to find tools, indexes and the way to them.
 const INHERITED: [&str; 8] =
@@ -130,7 +130,7 @@ async fn on_builder(subject: &Subject<'_>, host: &Host, local: bool, events: &Ev
 }
 
 async fn filled(subject: &Subject<'_>, host: &Host, local: bool, events: &Events) -> Result<Filled, FillError> {
-    let environment = &subject.scene.environment;
+    let environment = subject.environment;
     let (Some(build), Some(cache)) = (&environment.build, &environment.cache) else {
         return Err(FillError::NoFill("none".to_owned()));
     };

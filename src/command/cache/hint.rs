@@ -7,8 +7,8 @@ use crate::event::Step;
 use crate::figures::counted;
 use crate::fleet::each;
 use crate::host::Host;
+use crate::provision::cache as caches;
 use crate::recipe;
-use crate::stage::cache as caches;
 use crate::tree::Manifest;
 
 /// Compares the cache of each host whose build lacks a package with those of its peers, and says in the hint of its failure what came

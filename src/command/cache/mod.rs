@@ -1,11 +1,13 @@
 //! `cache`: what offline builds of a revision need, filled where an index is reached, compared with what every host has, and sent.
 
+mod carry;
 mod fill;
 mod hint;
 mod push;
 mod serve;
 mod status;
 mod stock;
+mod supplies;
 mod survey;
 
 use crate::cli::{self, Common, What};
@@ -18,13 +20,14 @@ use crate::event::Events;
 use crate::exit::Exit;
 use crate::fleet::each;
 use crate::host::Host;
+use crate::provision::cache as caches;
 use crate::recipe::{self, Recipe};
 use crate::shelf::{Set, Shelf};
-use crate::stage::cache as caches;
 use crate::tree::{Digest, Manifest};
 
 pub use hint::explain_lacking;
 pub use stock::{Stock, Stocked, look};
+pub use supplies::Supplies;
 pub use survey::{Survey, is_fillable, survey};
 
 /// Runs the verb.
@@ -33,6 +36,8 @@ pub async fn cache(common: &Common, args: &cli::Cache) -> Result<Exit, Error> {
         cli::Cache::Fill(args) => Box::pin(fill::fill(common, args)).await,
         cli::Cache::Status(args) => status::status(common, args).await,
         cli::Cache::Push(args) => push::push(common, args).await,
+        cli::Cache::Export(args) => carry::export(common, args).await,
+        cli::Cache::Import(args) => carry::import(common, args).await,
         cli::Cache::Serve(args) => serve::serve(common, args).await,
     }
 }
@@ -51,7 +56,7 @@ pub async fn known_set(environment: &Environment, tree: &Manifest, shelf: &Shelf
     if let Some(set) = shelf.set(key) {
         return Some(set);
     }
-    if !is_fillable(environment) {
+    if hosts.is_empty() || !is_fillable(environment) {
         return None;
     }
     let recalled = each(hosts, 64, |host| caches::recall(host, cache.on(host.target()).as_str(), key)).await;
@@ -62,6 +67,8 @@ pub async fn known_set(environment: &Environment, tree: &Manifest, shelf: &Shelf
 /// The revision that a verb is about, and the key of what it needs.
 struct Subject<'a> {
     scene: &'a Scene,
+    /// As the selected hosts build.
+    environment: &'a Environment,
     local: Material,
     key: Digest,
 }
@@ -70,18 +77,19 @@ impl<'a> Subject<'a> {
     /// Exports the revision; nothing of it is sent.
     async fn settle(scene: &'a Scene, rev: Option<&str>, events: &Events) -> Result<Self, Error> {
         let what = What { rev: rev.map(str::to_owned), expect: None, tree: None, from: None, force: false };
-        cache_of(&scene.environment)?;
+        let environment = way(&scene.environment)?;
+        cache_of(environment)?;
         let local = Material::prepare(&what, scene, events).await?;
-        let Some(key) = recipe::set_key(&scene.environment, &local.artifact.manifest) else {
+        let Some(key) = recipe::set_key(environment, &local.artifact.manifest) else {
             let what = format!("[env.{}] has no build that needs a cache", scene.environment.name);
             let found = recipe::detect(&local.artifact.manifest).map(|recipe| format!("add `build.recipe = \"{}\"`", recipe.name));
             return Err(Error::new(Exit::Config, "no-build", what).hint(found.unwrap_or_else(|| "add `[defaults.build]`".to_owned())));
         };
-        Ok(Self { scene, local, key })
+        Ok(Self { scene, environment, local, key })
     }
 
     fn cache(&self) -> Result<&Cache, Error> {
-        cache_of(&self.scene.environment)
+        cache_of(self.environment)
     }
 
     fn shelf(&self) -> Shelf {
@@ -98,6 +106,17 @@ impl<'a> Subject<'a> {
         let rev = self.local.revision.as_ref().map_or_else(|| self.local.reference(), |revision| revision.reference.clone());
         format!("deployer cache fill -e {} --rev {rev}", self.scene.environment.name)
     }
+}
+
+/// The way in which all selected hosts build. Hosts that build in different ways need different files.
+fn way(environment: &Environment) -> Result<&Environment, Error> {
+    let mut ways = environment.targets.iter().map(|target| environment.of(target));
+    let first = ways.next().unwrap_or(environment);
+    if ways.all(|way| way.build == first.build && way.cache == first.cache) {
+        return Ok(first);
+    }
+    Err(Error::new(Exit::Usage, "which-role", "the selected hosts build in different ways, and need different files")
+        .hint("narrow to one role: `-R NAME`"))
 }
 
 fn cache_of(environment: &Environment) -> Result<&Cache, Error> {

@@ -38,12 +38,12 @@ async fn run(scene: &Scene, args: &cli::CacheWhat, events: &Events) -> Result<En
     }
     let hosts = &connected.hosts;
     let shelf = subject.shelf();
-    let Some(set) = known_set(environment, &subject.local.artifact.manifest, &shelf, hosts).await else {
+    let Some(set) = known_set(subject.environment, &subject.local.artifact.manifest, &shelf, hosts).await else {
         fleet::close(hosts).await;
         return Err(subject.unknown());
     };
     let spool = &scene.directories.cache;
-    let stock = Stock { environment, cache: subject.cache()?, set: &set, shelf: &shelf, spool, events };
+    let stock = Stock { environment: subject.environment, cache: subject.cache()?, set: &set, shelf: &shelf, spool, events };
     let tally = Tally::new(events, hosts.len());
     let stocked = stock.complete(hosts, &tally).await;
     fleet::close(hosts).await;

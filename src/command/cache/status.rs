@@ -8,9 +8,9 @@ use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
 use crate::fleet;
+use crate::provision::cache as caches;
 use crate::report::cache::{CacheRow, CacheView};
 use crate::shelf::Set;
-use crate::stage::cache as caches;
 use crate::tree::Kind;
 
 /// Runs the verb.
@@ -42,7 +42,7 @@ pub async fn status(common: &Common, args: &cli::CacheStatus) -> Result<Exit, Er
 }
 
 async fn view(subject: &Subject<'_>, connected: &fleet::Connected, events: &Events) -> Result<CacheView, Error> {
-    let environment = &subject.scene.environment;
+    let environment = subject.environment;
     let (cache, shelf) = (subject.cache()?, subject.shelf());
     let set = known_set(environment, &subject.local.artifact.manifest, &shelf, &connected.hosts).await.ok_or_else(|| subject.unknown())?;
     let stock = Stock { environment, cache, set: &set, shelf: &shelf, spool: &subject.scene.directories.cache, events };
@@ -56,6 +56,7 @@ async fn view(subject: &Subject<'_>, connected: &fleet::Connected, events: &Even
         .map(|(host, looked)| match looked {
             Ok(compared) => CacheRow {
                 host: host.name().to_owned(),
+                files: set.files.totals().0,
                 missing: names(&set, &compared.missing),
                 damaged: names(&set, &compared.differing),
                 error: None,

@@ -9,9 +9,9 @@ use crate::figures::counted;
 use crate::fleet::{Done, Tally, each};
 use crate::host::Host;
 use crate::op::Compared;
+use crate::provision::cache::{self as caches, Goods, Supplied};
 use crate::recipe::Recipe;
 use crate::shelf::{Set, Shelf};
-use crate::stage::cache::{self as caches, Goods, Supplied};
 use crate::stage::transfer::TransferError;
 use crate::tree::{Digest, Entry, Kind, Manifest};
 

@@ -11,19 +11,18 @@ use crate::config::ranges;
 use crate::event::Events;
 use crate::figures::counted;
 use crate::host::Host;
-use crate::recipe::{self, Recipe};
+use crate::provision::cache as caches;
+use crate::recipe::Recipe;
 use crate::report::cache::CacheRow;
 use crate::report::plan::Blocker;
 use crate::shelf::Shelf;
-use crate::stage::cache as caches;
 use crate::tree::Entry;
 
 /// The caches of hosts against what a revision needs.
+#[derive(Default)]
 pub struct Survey {
-    /// How many files are needed.
-    pub files: u64,
-    /// One a host, in their order.
-    pub rows: Vec<CacheRow>,
+    /// One a host, in their order; none where it is not known what its build needs.
+    pub rows: Vec<Option<CacheRow>>,
     /// The hosts that lack what nobody could send them.
     pub beyond_help: Vec<String>,
 }
@@ -35,12 +34,32 @@ pub fn is_fillable(environment: &Environment) -> bool {
     cache.fill.is_some() || Recipe::find(&build.recipe).is_some_and(|recipe| !recipe.fill.command.is_empty())
 }
 
-/// Looks at all hosts; none where it is not known what the revision needs.
+/// Looks at all hosts; none where it is known of no host what the revision needs there.
 pub async fn survey(scene: &Scene, local: &Material, hosts: &[Host], events: &Events) -> Option<Survey> {
-    let environment = &scene.environment;
+    let mut survey = Survey { rows: hosts.iter().map(|_| None).collect(), beyond_help: Vec::new() };
+    for way in scene.environment.ways() {
+        let of_way = |index: &usize| std::ptr::eq(scene.environment.of(hosts[*index].target()), way);
+        let indices: Vec<usize> = (0..hosts.len()).filter(of_way).collect();
+        let hosts: Vec<Host> = indices.iter().map(|index| hosts[*index].clone()).collect();
+        let Some((rows, beyond_help)) = survey_way(scene, way, local, &hosts, events).await else { continue };
+        survey.beyond_help.extend(beyond_help);
+        for (index, row) in indices.into_iter().zip(rows) {
+            survey.rows[index] = Some(row);
+        }
+    }
+    survey.rows.iter().any(Option::is_some).then_some(survey)
+}
+
+/// Looks at the hosts that build in one way.
+async fn survey_way(
+    scene: &Scene,
+    environment: &Environment,
+    local: &Material,
+    hosts: &[Host],
+    events: &Events,
+) -> Option<(Vec<CacheRow>, Vec<String>)> {
     let cache = environment.cache.as_ref()?;
     let shelf = Shelf::at(&scene.directories.cache);
-    recipe::set_key(environment, &local.artifact.manifest)?;
     let set = known_set(environment, &local.artifact.manifest, &shelf, hosts).await?;
     let stock = Stock { environment, cache, set: &set, shelf: &shelf, spool: &scene.directories.cache, events };
     let looked = look(hosts, cache, &stock.goods().ok()?).await;
@@ -55,6 +74,7 @@ pub async fn survey(scene: &Scene, local: &Material, hosts: &[Host], events: &Ev
         match looked {
             Ok(compared) => CacheRow {
                 host: host.name().to_owned(),
+                files: set.files.totals().0,
                 missing: names(&compared.missing),
                 damaged: names(&compared.differing),
                 error: None,
@@ -66,16 +86,16 @@ pub async fn survey(scene: &Scene, local: &Material, hosts: &[Host], events: &Ev
     let is_beyond_help = |lacks: &Option<Vec<&Entry>>| lacks.as_ref().is_some_and(|lacks| lacks.iter().any(|entry| !can_be_had(entry)));
     let beyond_help =
         hosts.iter().zip(&lacking).filter(|(_, lacks)| is_beyond_help(lacks)).map(|(host, _)| host.name().to_owned()).collect();
-    Some(Survey { files: set.files.totals().0, rows, beyond_help })
+    Some((rows, beyond_help))
 }
 
 impl Survey {
     /// What would stop a deploy: what is lacking and nobody has, and caches that cannot be looked at.
     #[must_use]
     pub fn blockers(&self, environment: &Environment) -> Vec<Blocker> {
-        let lacking = self.rows.iter().filter(|row| self.beyond_help.contains(&row.host)).map(|row| Blocker {
+        let lacking = self.rows().filter(|row| self.beyond_help.contains(&row.host)).map(|row| Blocker {
             hosts: vec![row.host.clone()],
-            what: format!("{} in its cache, and nobody here has them", row.text(self.files)),
+            what: format!("{} in its cache, and nobody here has them", row.text()),
             fix: Some(format!("deployer cache fill -e {}", environment.name)),
         });
         lacking.collect()
@@ -84,21 +104,26 @@ impl Survey {
     /// The text of `doctor`: `11/12 complete; app07 lacks 1 file`.
     #[must_use]
     pub fn summary(&self) -> String {
-        let complete = self.rows.iter().filter(|row| row.is_complete()).count();
-        let mut text = format!("{complete}/{} complete, {} each", self.rows.len(), counted(self.files, "file"));
+        let complete = self.rows().filter(|row| row.is_complete()).count();
+        let files = self.rows().map(|row| row.files).max().unwrap_or_default();
+        let mut text = format!("{complete}/{} complete, {} each", self.rows().count(), counted(files, "file"));
         for (count, hosts) in self.lacking() {
             text += &format!("; {} lacks {}", ranges::fold(&hosts), counted(count as u64, "file"));
         }
-        for row in self.rows.iter().filter(|row| row.error.is_some()) {
-            text += &format!("; {}: {}", row.host, row.text(self.files));
+        for row in self.rows().filter(|row| row.error.is_some()) {
+            text += &format!("; {}: {}", row.host, row.text());
         }
         text
+    }
+
+    pub fn rows(&self) -> impl Iterator<Item = &CacheRow> {
+        self.rows.iter().flatten()
     }
 
     /// Hosts by how many files they lack.
     fn lacking(&self) -> BTreeMap<usize, Vec<&str>> {
         let mut hosts: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
-        for row in self.rows.iter().filter(|row| row.error.is_none() && !row.is_complete()) {
+        for row in self.rows().filter(|row| row.error.is_none() && !row.is_complete()) {
             hosts.entry(row.missing.len() + row.damaged.len()).or_default().push(&row.host);
         }
         hosts

@@ -15,7 +15,7 @@ use crate::command::scene;
 use crate::config::environment::{Build, Moment, Network};
 use crate::config::placeholders::{Places, Values};
 use crate::error::Error;
-use crate::event::{Status, Step};
+use crate::event::{Event, Severity, Status, Step};
 use crate::fleet::{self, Done, Tally, each};
 use crate::git::Artifact;
 use crate::host::Host;
@@ -32,6 +32,8 @@ pub(super) struct Builds {
     gate: Semaphore,
     /// The hosts whose build should have been in a network namespace and was not.
     open: Mutex<Vec<String>>,
+    /// The hosts whose build was in one.
+    closed: Mutex<Vec<String>>,
 }
 
 impl Deploy<'_> {
@@ -77,7 +79,7 @@ impl Deploy<'_> {
 
     pub(super) async fn prepare(&self, members: &[Member], parcel: &Parcel, local: &Material) -> Vec<Result<(), HostFailure>> {
         let tally = Tally::new(self.events, members.len());
-        let builds = Builds { gate: Semaphore::new(self.environment.parallel.max(1)), open: Mutex::default() };
+        let builds = Builds { gate: Semaphore::new(self.environment.parallel.max(1)), open: Mutex::default(), closed: Mutex::default() };
         let stocked = self.stock(members, local, &tally).await;
         let prepared = each(members.iter().zip(stocked), usize::MAX >> 4, async |(member, stocked)| match stocked {
             Ok(()) => self.prepare_one(member, parcel, local, &tally, Some(&builds)).await,
@@ -88,6 +90,13 @@ impl Deploy<'_> {
         });
         let prepared = prepared.await;
         let open = builds.open.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let closed = builds.closed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if !closed.is_empty() {
+            let (severity, code) = (Severity::Note, "isolated".to_owned());
+            let message = "the build had no network: it ran in a namespace without any".to_owned();
+            let (evidence, help) = (Vec::new(), Vec::new());
+            self.events.emit(Event::Diagnostic { severity, code, message, hosts: closed, evidence, state: None, help });
+        }
         if !open.is_empty() {
             let text = "no network namespace can be made there: only the environment keeps the build offline";
             self.warn("not-isolated", text.to_owned(), open);
@@ -95,18 +104,34 @@ impl Deploy<'_> {
         prepared
     }
 
-    /// Completes the caches of the hosts that will build, where it is known what the revision needs.
+    /// Completes the caches of the hosts that will build, where it is known what the revision needs there.
     async fn stock(&self, members: &[Member], local: &Material, tally: &Tally<'_>) -> Vec<Stocked> {
-        let making = |member: &Member| member.plan.action == Action::Make;
-        let hosts: Vec<Host> = members.iter().filter(|member| making(member)).map(|member| member.host.clone()).collect();
         let own = Shelf::at(&self.scene.directories.cache);
-        let set = cache::known_set(self.environment, &local.artifact.manifest, &own, &hosts).await;
-        let (Some(set), Some(cache)) = (set, &self.environment.cache) else { return members.iter().map(|_| Ok(())).collect() };
-        let spool = &self.scene.directories.cache;
-        let stock = Stock { environment: self.environment, cache, set: &set, shelf: &own, spool, events: self.events };
-        members.iter().filter(|member| !making(member)).for_each(|_| tally.absent(&[Step::Cache]));
-        let mut stocked = stock.complete(&hosts, tally).await.into_iter();
-        members.iter().map(|member| if making(member) { stocked.next().unwrap_or(Ok(())) } else { Ok(()) }).collect()
+        let mut groups = Vec::new();
+        for way in self.environment.ways() {
+            let builds =
+                |member: &Member| member.plan.action == Action::Make && std::ptr::eq(self.environment.of(member.host.target()), way);
+            let of_way: Vec<usize> = (0..members.len()).filter(|index| builds(&members[*index])).collect();
+            let hosts: Vec<Host> = of_way.iter().map(|index| members[*index].host.clone()).collect();
+            if let Some(set) = cache::known_set(way, &local.artifact.manifest, &own, &hosts).await {
+                groups.push((way, set, of_way, hosts));
+            }
+        }
+        let mut stocked: Vec<Stocked> = members.iter().map(|_| Ok(())).collect();
+        if groups.is_empty() {
+            return stocked;
+        }
+        let taking_part: usize = groups.iter().map(|(_, _, of_way, _)| of_way.len()).sum();
+        (taking_part..members.len()).for_each(|_| tally.absent(&[Step::Cache]));
+        for (way, set, of_way, hosts) in groups {
+            let Some(cache) = &way.cache else { continue };
+            let spool = &self.scene.directories.cache;
+            let stock = Stock { environment: way, cache, set: &set, shelf: &own, spool, events: self.events };
+            for (index, result) in of_way.into_iter().zip(stock.complete(&hosts, tally).await) {
+                stocked[index] = result;
+            }
+        }
+        stocked
     }
 
     pub(super) async fn prepare_one(
@@ -169,6 +194,9 @@ impl Deploy<'_> {
                 let exited = self.build(member, local, &recipe, build).await?;
                 if matches!(build.network, Network::Blocked | Network::Index) && !exited.isolated {
                     builds.open.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+                }
+                if exited.isolated {
+                    builds.closed.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
                 }
                 // The seal comes last: an unsealed release is never activated.
                 if has_after { Ok(()) } else { remote::seal(host, &recipe).await }

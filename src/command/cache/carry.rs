@@ -1,0 +1,230 @@
+//! `cache export` and `cache import`: a revision, what its build needs and the helpers in one file, for a site that reaches nothing.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::{Subject, known_set, overrides};
+use crate::carry::{CarryError, Head, Reader, Writer};
+use crate::cli::{self, Common};
+use crate::command::print;
+use crate::command::scene::{self, Directories, Scene};
+use crate::error::Error;
+use crate::event::Events;
+use crate::exit::Exit;
+use crate::figures::{bytes, counted};
+use crate::plan::short;
+use crate::session::bootstrap;
+use crate::shelf::{Set, Shelf};
+use crate::tree::{Digest, Entry, Kind};
+
+const SET: &str = "set.json";
+const BUNDLE: &str = "revision.bundle";
+const CONTENT: &str = "content/";
+const HELPERS: &str = "helpers/";
+
+/// Writes the file.
+pub async fn export(common: &Common, args: &cli::CacheExport) -> Result<Exit, Error> {
+    let rev = args.what.rev.as_deref();
+    let scene = Scene::set(common, &overrides(common, rev)).await?;
+    let (events, _) = Events::new(std::time::Instant::now());
+    let subject = Subject::settle(&scene, rev, &events).await?;
+    let shelf = subject.shelf();
+    // Whatever hosts have, only what is here can go into the file.
+    let set = known_set(subject.environment, &subject.local.artifact.manifest, &shelf, &[]).await.ok_or_else(|| subject.unknown())?;
+    let absent = set.files.entries().iter().filter(|entry| !shelf.holds(&entry.kind)).count() as u64;
+    if absent > 0 {
+        let what = format!("{absent} of {} are not on this machine", counted(set.files.totals().0, "file"));
+        return Err(Error::new(Exit::Refused, "not-here", what).hint(subject.fill_command()));
+    }
+    let helpers = bootstrap::helpers();
+    write(&subject, &set, &helpers, &args.file)
+        .map_err(|error| Error::new(Exit::Internal, "export", format!("`{}` cannot be written", args.file.display())).caused_by(error))?;
+    let (files, size) = set.files.totals();
+    let text = format!(
+        "{}: {} of {}, {} ({}), {}\n",
+        args.file.display(),
+        subject.local.label(),
+        scene.environment.project,
+        counted(files, "file"),
+        bytes(size),
+        counted(helpers.len() as u64, "helper"),
+    );
+    Ok(print(&text))
+}
+
+fn write(
+    subject: &Subject<'_>,
+    set: &Set,
+    helpers: &[(String, Vec<u8>)],
+    path: &Path,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let shelf = subject.shelf();
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Written aside: a file of that name is a whole one.
+    let aside = tempfile::NamedTempFile::new_in(directory)?;
+    let commit = subject.local.commit().unwrap_or_default();
+    let branch = branch(&subject.local.reference());
+    let mut writer = Writer::new(std::io::BufWriter::new(aside), &Head::new(&subject.scene.environment.project, &commit, &branch))?;
+    let bundle = tempfile::NamedTempFile::new_in(&subject.scene.directories.cache)?;
+    subject.local.bundle(&branch, bundle.path())?;
+    add_file(&mut writer, BUNDLE, bundle.path())?;
+    let record = set.encode()?;
+    writer.add(SET, record.len() as u64, &mut &*record)?;
+    let mut written: Vec<Digest> = Vec::new();
+    for entry in set.files.entries() {
+        if let Kind::File { size, digest, .. } = &entry.kind
+            && !written.contains(digest)
+        {
+            writer.add(&format!("{CONTENT}{digest}"), *size, &mut shelf.open(*digest)?)?;
+            written.push(*digest);
+        }
+    }
+    for (platform, bytes) in helpers {
+        writer.add(&format!("{HELPERS}{platform}"), bytes.len() as u64, &mut &**bytes)?;
+    }
+    let mut aside = writer.finish()?.into_inner()?;
+    aside.as_file_mut().sync_all()?;
+    aside.persist(path)?;
+    Ok(())
+}
+
+fn add_file(writer: &mut Writer<impl std::io::Write>, name: &str, path: &Path) -> std::io::Result<()> {
+    let mut file = File::open(path)?;
+    let size = file.metadata()?.len();
+    writer.add(name, size, &mut file)
+}
+
+/// What the revision is called at the other site.
+fn branch(reference: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    let is_name = !reference.is_empty() && reference.chars().all(plain) && !reference.contains("..") && !reference.contains("//");
+    let is_id = reference.len() >= 7 && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let ends_well = !reference.starts_with(['-', '.', '/']) && !reference.ends_with(['.', '/']) && !reference.ends_with(".lock");
+    if is_name && ends_well && !is_id && !reference.contains("/.") { reference.to_owned() } else { "exported".to_owned() }
+}
+
+/// Takes the file apart: what its digests prove goes onto the shelf, the revision beside the config.
+pub async fn import(common: &Common, args: &cli::CacheImport) -> Result<Exit, Error> {
+    let directories = Directories::find()?;
+    let file = scene::load(common)?;
+    let name = scene::environment_name(common, &file)?;
+    let environment = file.environment(&name, &scene::common_overrides(common))?;
+    let git = &environment.source.git;
+    let named = Path::new(git).extension().is_some_and(|extension| extension == "bundle");
+    let own = || if named { PathBuf::from(git) } else { PathBuf::from(format!("{}.bundle", environment.project)) };
+    let bundle = environment.directory.join(args.bundle.clone().unwrap_or_else(own));
+    let shelf = Shelf::at(&directories.cache);
+    let (path, project) = (args.file.clone(), environment.project.clone());
+    let taken = tokio::task::spawn_blocking({
+        let bundle = bundle.clone();
+        move || take(&path, &shelf, &project, &bundle)
+    });
+    let taken = taken.await.map_err(|error| Error::new(Exit::Internal, "import", "the import ended early").caused_by(error))?;
+    let Taken { head, files, size, helpers, left_out } = taken.map_err(|error| refused(&args.file, error))?;
+    let mut text = format!(
+        "{} of {}: {} ({}), {}\n  revision  {}\n",
+        short(&head.commit),
+        head.project,
+        counted(files, "file"),
+        bytes(size),
+        counted(helpers, "helper"),
+        bundle.display(),
+    );
+    if left_out > 0 {
+        text += &format!(
+            "  {} left out: deployer {} wrote them, and this is {}\n",
+            counted(left_out, "helper"),
+            head.deployer,
+            env!("CARGO_PKG_VERSION")
+        );
+    }
+    if !named && args.bundle.is_none() {
+        text += &format!("  next      set `git = \"{}.bundle\"` in [source] of deploy.toml\n", environment.project);
+    }
+    text += &format!("  then      deployer cache push -e {name} --rev {}\n", head.reference);
+    Ok(print(&text))
+}
+
+struct Taken {
+    head: Head,
+    files: u64,
+    size: u64,
+    helpers: u64,
+    left_out: u64,
+}
+
+/// Says why an import failed.
+#[derive(Debug, thiserror::Error)]
+enum ImportError {
+    #[error(transparent)]
+    Carry(#[from] CarryError),
+    #[error(transparent)]
+    Shelf(#[from] crate::shelf::ShelfError),
+    #[error("it is of the project `{0}`")]
+    Project(String),
+    #[error("it lacks `{0}`")]
+    Lacks(String),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+fn refused(path: &Path, error: ImportError) -> Error {
+    let what = format!("`{}` cannot be imported", path.display());
+    Error::new(Exit::Refused, "import", what).caused_by(error).state("what was here before is as it was")
+}
+
+fn take(path: &Path, shelf: &Shelf, project: &str, bundle: &Path) -> Result<Taken, ImportError> {
+    let (mut reader, head) = Reader::open(File::open(path)?)?;
+    if head.project != project {
+        return Err(ImportError::Project(head.project));
+    }
+    let directory = bundle.parent().unwrap_or(Path::new("."));
+    let (mut set, mut revision): (Option<Set>, Option<tempfile::NamedTempFile>) = (None, None);
+    let mut helpers: Vec<(String, Vec<u8>)> = Vec::new();
+    while let Some(name) = reader.next()? {
+        if name == SET {
+            set = Some(Set::decode(&reader.small()?)?);
+        } else if name == BUNDLE {
+            let mut file = tempfile::NamedTempFile::new_in(directory)?;
+            std::io::copy(&mut reader, &mut file)?;
+            file.flush()?;
+            revision = Some(file);
+        } else if let Some(digest) = name.strip_prefix(CONTENT) {
+            let of_set = |entry: &&Entry| matches!(&entry.kind, Kind::File { digest: listed, .. } if listed.to_string() == digest);
+            // Contents come after the list, and what it does not name is of no use.
+            if let Some(entry) = set.as_ref().and_then(|set| set.files.entries().iter().find(of_set)) {
+                shelf.take(entry, &mut reader)?;
+            }
+        } else if let Some(platform) = name.strip_prefix(HELPERS) {
+            helpers.push((platform.to_owned(), reader.small()?));
+        }
+    }
+    let set = set.ok_or_else(|| ImportError::Lacks(SET.to_owned()))?;
+    let revision = revision.ok_or_else(|| ImportError::Lacks(BUNDLE.to_owned()))?;
+    if let Some(absent) = set.files.entries().iter().find(|entry| !shelf.holds(&entry.kind)) {
+        return Err(ImportError::Lacks(absent.path.to_string()));
+    }
+    let fits = head.deployer == env!("CARGO_PKG_VERSION");
+    let (kept, left_out) = if fits { (bootstrap::keep_helpers(&helpers)?, 0) } else { (0, helpers.len() as u64) };
+    revision.persist(bundle).map_err(|error| error.error)?;
+    // The record comes last: it says that all is there.
+    shelf.keep(&set)?;
+    let (files, size) = set.files.totals();
+    Ok(Taken { head, files, size, helpers: kept, left_out })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::branch;
+
+    #[test]
+    fn a_revision_is_carried_under_a_name_that_git_takes() {
+        for name in ["master", "v2.8.0", "feature/x-1"] {
+            assert_eq!(branch(name), name);
+        }
+        for name in ["", "a1b2c3d4e5", "v*", "-x", "a..b", "HEAD~1", "x.lock", "a//b", "a/.b", "/a", "a b"] {
+            assert_eq!(branch(name), "exported", "{name}");
+        }
+    }
+}
