@@ -123,7 +123,7 @@ impl Reader {
     /// Reads what the file is.
     pub fn open(file: File) -> Result<(Self, Head), CarryError> {
         let mut reader = Self { file: io::BufReader::new(file), left: 0, padding: 0 };
-        let first = match reader.next() {
+        let first = match reader.next_entry() {
             Err(CarryError::Damaged(_) | CarryError::Truncated) => return Err(CarryError::Foreign),
             other => other?,
         };
@@ -140,7 +140,7 @@ impl Reader {
     }
 
     /// Goes to the next entry and gives its name; none at the end.
-    pub fn next(&mut self) -> Result<Option<String>, CarryError> {
+    pub fn next_entry(&mut self) -> Result<Option<String>, CarryError> {
         let rest = self.left + self.padding as u64;
         if io::copy(&mut (&mut self.file).take(rest), &mut io::sink())? != rest {
             return Err(CarryError::Truncated);
@@ -203,7 +203,7 @@ mod tests {
         let (mut reader, head) = Reader::open(file)?;
         assert_eq!(head.project, "boskel");
         let mut entries = Vec::new();
-        while let Some(name) = reader.next()? {
+        while let Some(name) = reader.next_entry()? {
             entries.push((name, reader.small()?));
         }
         Ok(entries)

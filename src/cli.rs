@@ -422,7 +422,7 @@ pub struct CacheServe {
     pub offline: bool,
     /// Keep packages here instead of below your cache directory.
     #[arg(long, value_name = "DIR")]
-    pub directory: Option<PathBuf>,
+    pub store: Option<PathBuf>,
 }
 
 /// The revision whose needs are meant.

@@ -26,7 +26,11 @@ impl Exit {
         (Self::Internal, "internal", "unexpected; please report"),
         (Self::Usage, "usage", "bad flags, or an answer is needed and there is no terminal"),
         (Self::Config, "config", "deploy.toml, inventory or revision invalid"),
-        (Self::Refused, "refused", "policy: a protected environment without `--yes`, a revision that is not the expected one"),
+        (
+            Self::Refused,
+            "refused",
+            "policy: a protected environment without `--yes`, an unexpected revision, a closed window, a wrong source",
+        ),
         (Self::Unreachable, "unreachable", "connect, host key or authentication failed; nothing changed"),
         (Self::BuildFailed, "build-failed", "a step before activation failed; the old release is live everywhere"),
         (Self::Partial, "partial", "some hosts switched, some did not: a human should look now"),

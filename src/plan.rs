@@ -44,6 +44,10 @@ pub struct HostPlan {
     /// What `current` points at.
     pub live: Option<ReleaseId>,
     pub live_commit: Option<String>,
+    /// What the host serves, as people read it.
+    pub serves: String,
+    /// A release of ours that held once is live: a rollback returns to it.
+    pub can_return: bool,
     pub action: Action,
     pub blockers: Vec<Blocker>,
 }
@@ -77,6 +81,8 @@ pub fn host(name: &str, facts: &Facts, wanted: &Wanted, need: Need, environment:
         host: name.to_owned(),
         live: live_id(facts).cloned(),
         live_commit: live.and_then(|record| record.release.commit.clone()),
+        serves: live_name(facts),
+        can_return: live.is_some_and(|record| record.state.is_good()),
         action,
         blockers,
     }

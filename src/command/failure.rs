@@ -171,7 +171,7 @@ pub fn lacking(name: &str, lacking: &[&Outside]) -> Option<HostFailure> {
         more => format!(", and so are {more} other paths that it refers to"),
     };
     let what = format!("`{}` is missing, to which `{}` of what was built leads{more}", Shown(first.path.as_bytes()), first.from);
-    let hint = "let the build keep it in the release, or put it on every host (deployer setup makes `build.venv`)";
+    let hint = "let the build keep it in the release, or put it on every host; `build.venv` is made by `deployer setup`";
     Some(unlike(name, what, hint))
 }
 

@@ -18,8 +18,10 @@ pub fn discover(start: &Path, explicit: Option<&Path>) -> Result<PathBuf, Error>
     let mut last = absolute.as_path();
     for directory in absolute.ancestors() {
         let path = directory.join(NAME);
-        if path.is_file() {
-            return Ok(path);
+        match path.metadata() {
+            Ok(metadata) if metadata.is_file() => return Ok(path),
+            Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => return Err(unreadable(&path, error)),
+            Ok(_) | Err(_) => {}
         }
         last = directory;
         if directory.join(".git").exists() {
@@ -41,7 +43,7 @@ fn missing(what: String) -> Error {
 }
 
 fn unreadable(path: &Path, error: std::io::Error) -> Error {
-    Error::new(Exit::Config, "no-config", format!("`{}` cannot be read", path.display())).caused_by(error)
+    Error::new(Exit::Config, "config-unreadable", format!("`{}` cannot be read", path.display())).caused_by(error)
 }
 
 /// Reads and parses the file at `path`. Errors call it by its path from the current directory.
@@ -85,6 +87,6 @@ mod tests {
         assert_eq!(load(&found).unwrap().environments(), Vec::<String>::new());
         assert_eq!(discover(directory.path(), Some(Path::new("no.toml"))).unwrap_err().code, "no-config");
         std::fs::write(directory.path().join("bytes.toml"), b"\xff").unwrap();
-        assert_eq!(load(&directory.path().join("bytes.toml")).unwrap_err().code, "no-config");
+        assert_eq!(load(&directory.path().join("bytes.toml")).unwrap_err().code, "config-unreadable");
     }
 }

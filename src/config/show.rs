@@ -21,11 +21,12 @@ impl File {
             let value = if name == "schema" { SCHEMA.to_string() } else { string(&self.project) };
             page.lines.push((format!("{name} = {value}"), Some(self.text.origin(place))));
         }
-        let (source, rest): (Vec<&Entry>, Vec<&Entry>) = table.entries.iter().partition(|entry| entry.name == "source");
-        source
-            .iter()
-            .filter_map(|entry| entry.node.table())
-            .for_each(|table| page.section("source", &table.entries.iter().collect::<Vec<_>>()));
+        // What is of the whole file, and of no environment.
+        let of_file = |entry: &&Entry| matches!(entry.name.as_str(), "source" | "index");
+        let (whole, rest): (Vec<&Entry>, Vec<&Entry>) = table.entries.iter().partition(of_file);
+        for entry in whole {
+            page.tables(&entry.name, &entry.node);
+        }
         let used: Vec<&Entry> = rest.into_iter().filter(|entry| is_used(&entry.name, &environment)).collect();
         page.environment(&format!("env.{name}"), &used, &environment);
         Ok(page.write(origin))
@@ -114,6 +115,17 @@ impl Page<'_> {
             if let Some(inner) = entry.node.table() {
                 self.nested(&format!("{path}.{}", key(&entry.name)), inner);
             }
+        }
+    }
+
+    /// A table, and those in it.
+    fn tables(&mut self, path: &str, node: &Node) {
+        let Some(table) = node.table() else { return };
+        if table.entries.is_empty() || table.entries.iter().any(|entry| entry.node.table().is_none()) {
+            self.section(path, &table.entries.iter().collect::<Vec<_>>());
+        }
+        for entry in &table.entries {
+            self.tables(&format!("{path}.{}", key(&entry.name)), &entry.node);
         }
     }
 

@@ -121,7 +121,16 @@ fn the_buildout_recipe_is_offline_and_leaves_bytecode_alone() {
     let build = file(BOSKEL).environment("staging", &Overrides::default()).unwrap().build.unwrap();
     assert_eq!(build.command, Command::Argv(["/srv/venv/bin/buildout", "-c", "offline.cfg"].map(String::from).to_vec()));
     let env: Vec<String> = build.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
-    assert_eq!(env, ["PIP_CONFIG_FILE=/dev/null", "PIP_DISABLE_PIP_VERSION_CHECK=1", "PIP_FIND_LINKS=downloads/dist", "PIP_NO_INDEX=1"]);
+    assert_eq!(
+        env,
+        [
+            "PIP_CONFIG_FILE=/dev/null",
+            "PIP_DISABLE_PIP_VERSION_CHECK=1",
+            "PIP_FIND_LINKS=downloads/dist",
+            "PIP_NO_CACHE_DIR=1",
+            "PIP_NO_INDEX=1"
+        ]
+    );
     assert_eq!(build.network, Network::Blocked);
     assert_eq!((build.timeout, build.idle_timeout, build.output_limit), (Duration::from_secs(1800), Duration::from_secs(600), 64_000_000));
 }
@@ -682,6 +691,7 @@ config = "offline.cfg"                                       # deploy.toml:21
 # env.PIP_CONFIG_FILE = "/dev/null"                          # recipe buildout
 # env.PIP_DISABLE_PIP_VERSION_CHECK = "1"                    # recipe buildout
 # env.PIP_FIND_LINKS = "downloads/dist"                      # recipe buildout
+# env.PIP_NO_CACHE_DIR = "1"                                 # recipe buildout
 # env.PIP_NO_INDEX = "1"                                     # recipe buildout
 
 [env.prod.activate]

@@ -164,11 +164,11 @@ mod tests {
 boskel → prod · a1b2c3d (v2.8.0) needs 212 files, 48.1 MB in /srv/cache
   filled on app01 by ada@laptop, 3 min ago, for x86_64-linux, proven by a build
   211 of 212 files are on this machine
-  HOSTS                   CACHE
+  HOSTS                      CACHE
   app[01-02,04-06,08,10-12]  complete
-  app03                   the cache `/srv/cache` does not exist
-  app07                   4 of 212 files missing: dist/lxml-1.whl, dist/zope-1.whl, dist/six-1.whl, …
-  app09                   1 of 212 files damaged: dist/a/u{1b}[1m.whl
+  app03                      the cache `/srv/cache` does not exist
+  app07                      4 of 212 files missing: dist/lxml-1.whl, dist/zope-1.whl, dist/six-1.whl, …
+  app09                      1 of 212 files damaged: dist/a/u{1b}[1m.whl
   Fix: deployer cache push -e prod -H app[07,09].example.net
 
 "]]

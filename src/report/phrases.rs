@@ -128,7 +128,7 @@ fn summary_of(run: &Run, active: Option<&ActiveStep>, failed: u32, hosts: u32, o
 /// Tells whether a note is for those who want to know more.
 #[must_use]
 pub fn is_detail(code: &str) -> bool {
-    matches!(code, "session" | "processes-unknown")
+    matches!(code, "session" | "isolated" | "processes-unknown")
 }
 
 /// A step that was under way when the run ended, as if it had finished now.

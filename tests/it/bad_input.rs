@@ -292,6 +292,7 @@ error: cannot deploy to `app[1-2]` (2 of 2 hosts): the root directory is missing
   hint: deployer setup -e prod
 
 Not deployed. Nothing was activated: prod still runs nothing on 2/2 hosts.
+  retry  deployer deploy -e prod --rev master
 
 "#]],
     );
@@ -312,6 +313,7 @@ error: cannot deploy to `app[1-2]` (2 of 2 hosts)
   hint: deployer setup -e prod
 
 Not deployed. Nothing was activated: prod still runs nothing on 2/2 hosts.
+  retry  deployer deploy -e prod --rev master
 
 "#]],
     );
@@ -336,6 +338,7 @@ error: cannot deploy to `app1`: `current` is a real file or directory, not a lin
   hint: move it away on that host: `mv current current.old`, then deploy again
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
+  retry  deployer deploy -e prod --rev master
 
 "#]],
     );
@@ -355,6 +358,7 @@ error: cannot deploy to `app1`: `current` leads to `releases/gone`, which is not
   hint: point it at a directory in `releases/`, or remove it on that host, then deploy again
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
+  retry  deployer deploy -e prod --rev master
 
 "#]],
     );

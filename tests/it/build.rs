@@ -39,6 +39,8 @@ app2| no lxml
 
 Not deployed. Nothing was activated: prod still runs 75b3d77 on 2/2 hosts.
   look  deployer logs -e prod -H app2 --step build
+  retry  deployer deploy -e prod --rev master
+  without  deployer deploy -e prod --rev master -H '!app2'
 
 "#]],
     );
@@ -88,6 +90,7 @@ fn builds_that_fail_alike_are_told_once() {
 
 Not deployed. Nothing was activated: prod still runs nothing on 3/3 hosts.
   look  deployer logs -e prod -H app1 --step build
+  retry  deployer deploy -e prod --rev master
 
 "]]
     );
@@ -124,6 +127,7 @@ app1| waiting
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
   look  deployer logs -e prod -H app1 --step build
+  retry  deployer deploy -e prod --rev master
 
 "#]],
     );
@@ -155,6 +159,7 @@ app1| waiting
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
   look  deployer logs -e prod -H app1 --step build
+  retry  deployer deploy -e prod --rev master
 
 "#]],
     );
@@ -236,6 +241,7 @@ DEPLOYER_REV
 DEPLOYER_ROLE
 DEPLOYER_ROOT
 DEPLOYER_RUN
+DEPLOYER_SCRATCH
 DEPLOYER_SHARED
 DEPLOYER_SHORT_REV
 HOME

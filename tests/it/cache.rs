@@ -291,6 +291,8 @@ fn a_build_that_lacks_a_package_is_compared_with_the_caches_of_its_peers() {
 Not deployed. Nothing was activated: prod still runs nothing on 3/3 hosts.
   fix  deployer cache push -e prod -H app2
   look  deployer logs -e prod -H app2 --step build
+  retry  deployer deploy -e prod --rev master
+  without  deployer deploy -e prod --rev master -H '!app2'
 
 "]]
     );
@@ -316,7 +318,7 @@ fn a_revision_its_files_and_the_helpers_travel_in_one_file_to_a_site_that_reache
     there.reconfigure(settings);
     let run = there.deployer(["cache", "import", file.to_str().unwrap()]);
     run.exits(Exit::Ok);
-    assert!(run.stdout.contains("next      set `git = \"boskel.bundle\"`"), "{run}");
+    assert!(run.stdout.contains("next  set `git = \"boskel.bundle\"`"), "{run}");
     let config = there.repository.directory.join("deploy.toml");
     fs::write(&config, fs::read_to_string(&config).unwrap().replace("git = \".\"", "git = \"boskel.bundle\"")).unwrap();
     there.deployer(["cache", "push", "--rev", "master"]).ok();

@@ -317,6 +317,7 @@ boskel → prod · 1 host
   hint: put them below `<tmp>/srv/app1/boskel/shared` on the host
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
+  retry  deployer deploy -e prod --rev master
 
 "#]],
     );
@@ -359,6 +360,7 @@ boskel → prod · 1 host
   hint: make it and fill it on the host, or change `cache.path`
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
+  retry  deployer deploy -e prod --rev master
 
 "#]],
     );
@@ -382,6 +384,7 @@ boskel → prod · 1 host
   hint: make it and fill it on the host, or change `cache.path`
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
+  retry  deployer deploy -e prod --rev master
 
 "#]],
     );
@@ -412,6 +415,7 @@ boskel → prod · 1 host
   hint: remove it from the revision, or set `replace = true`
 
 Not deployed. Nothing was activated: prod still runs d1809cb on 1/1 host.
+  retry  deployer deploy -e prod --rev master
 
 "#]],
     );

@@ -37,7 +37,9 @@ fn survives(name: &str, target: fn(&[u8])) {
     paths.sort();
     let corpus: Vec<Vec<u8>> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
     assert!(corpus.len() > 2, "there is a corpus of {name}");
-    corpus.iter().for_each(|bytes| target(bytes));
+    for bytes in &corpus {
+        target(bytes);
+    }
     let changes = proptest::collection::vec((any::<u16>(), any::<u8>(), any::<u8>()), 1..6);
     let input = (0..corpus.len(), changes).prop_map(|(which, changes)| changed(&corpus[which], &changes));
     let config = Config { cases: CASES, failure_persistence: None, ..Config::default() };

@@ -50,7 +50,16 @@ impl World {
         git_in(&directory, ["init", "-q", "-b", "master"], b"");
         fs::write(directory.join(".git/info/exclude"), "deploy.toml\n").unwrap();
         let repository = SampleRepository { directory, v1: String::new(), wanting: String::new(), v2: String::new() };
-        Self { sandbox, repository, hosts: Vec::new(), site: None, session: "local", extra: String::new(), own_caches: false, patience: PATIENCE }
+        Self {
+            sandbox,
+            repository,
+            hosts: Vec::new(),
+            site: None,
+            session: "local",
+            extra: String::new(),
+            own_caches: false,
+            patience: PATIENCE,
+        }
     }
 
     /// Hosts behind an sshd each, reached with the built-in client. Their root is there and empty.

@@ -295,10 +295,10 @@ fn a_disk_that_is_full_is_said_and_leaves_room_for_what_fits() {
     let script = "exec unshare -Urm sh -c 'mount -t tmpfs -o size=128k none \"$STORE\" && exec \"$@\"' sh \"$@\"";
     let mut command = world.shell(script, &SERVE);
     command.env("STORE", &store);
-    let serving = Serving::run(&world, command, &["--directory", store.to_str().unwrap()]);
+    let serving = Serving::run(&world, command, &["--store", store.to_str().unwrap()]);
     for _ in 0..2 {
         let full = ask("GET", &file(&serving, "a-2.zip", &large), &[]);
-        assert!(full.status == 507 && full.text().contains("the disk is full"), "{full:?}");
+        assert!(full.status == 507 && full.text().contains("the disk is full"), "{} {}\n{}", full.status, full.text(), warnings(&world));
         assert_eq!(ask("GET", &file(&serving, "a-1.zip", b"one"), &[]).text(), "one");
     }
     assert!(warnings(&world).contains("the disk is full"), "{}", warnings(&world));
@@ -332,7 +332,7 @@ fn a_cache_that_cannot_be_used_is_named() {
     let world = World::new();
     world.write_raw_config("schema = 1\nproject = \"p\"\n");
     std::os::unix::fs::symlink("/nowhere/at/all", world.path("dangling")).unwrap();
-    let run = world.deployer(["cache", "serve", "--listen", "127.0.0.1:0", "--directory", world.path("dangling").to_str().unwrap()]);
+    let run = world.deployer(["cache", "serve", "--listen", "127.0.0.1:0", "--store", world.path("dangling").to_str().unwrap()]);
     run.exits(Exit::Usage);
     assert!(run.stderr.contains("<tmp>/dangling/pypi-"), "{run}");
     world.deployer(["cache", "serve", "--listen", "0.0.0.0:3141"]).is(

@@ -117,6 +117,7 @@ impl Host {
                 run: if release == 0 { "before".into() } else { run(release - 1) },
                 by: "ada".into(),
                 created: 0,
+                origin: None,
             },
             sealed: None,
             activated: None,
@@ -125,6 +126,7 @@ impl Host {
             activation: None,
             reason: None,
             durable: true,
+            check: None,
         };
         self.states.iter().enumerate().filter_map(|(release, state)| Some((release, (*state)?))).map(record).collect()
     }
@@ -141,6 +143,7 @@ impl Host {
             by: "ada".into(),
             boot_id: "boot".into(),
             deadline_ms: 0,
+            reverts: 0,
         });
         let now = Now { run: run(deploy), boot_id: "boot".into(), boot_ms: 1 };
         let number = |release: &ReleaseId| NAMES.iter().position(|name| *name == release.as_str()).unwrap();

@@ -83,7 +83,7 @@ app2| compiling
         str![""],
         str![[r"
 error: unknown step `biuld`
-  hint: steps: mirror, resolve, export, connect, lock, push, link, build, activate, check, confirm, revert, prune, setup, run
+  hint: steps: mirror, resolve, export, connect, lock, push, cache, link, build, capture, hook, activate, check, confirm, revert, prune, setup, fill, run
 
 "]],
     );
@@ -143,7 +143,9 @@ note: session local: `local` is this machine (app1)
 app1| compiling
 [<t>] build  1/1
   app1$ sh -eu -c 'echo compiling; ! grep -q bad number'
+note: the build had no network: it ran in a namespace without any (app1)
 [<t>] activate  1/1  current → <release>
+[<t>] confirm  1/1
 [<t>] prune  1/1  kept 3, removed 0
 
 Deployed e1a9e0b to prod: 1 host in <t> (was e1a9e0b)
@@ -190,6 +192,7 @@ app1| compiling
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
   look  deployer logs -e prod -H app1 --step build
+  retry  deployer deploy -e prod --rev master
 ::error title=deploy to prod failed::build failed on app1: compiling. Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
 
 "#]]);

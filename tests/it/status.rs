@@ -1,11 +1,13 @@
 //! What is live where, and whether it is still what was deployed.
 
 use std::fs;
+use std::time::Duration;
 
 use deployer::exit::Exit;
 use snapbox::str;
 
 use crate::harness::World;
+use crate::running::until;
 
 #[test]
 fn status_groups_hosts_by_what_they_serve() {
@@ -86,6 +88,10 @@ fn machines_read_what_differs_on_each_host_and_a_fleet_is_uniform_by_what_it_is_
     world.commit(&[("changed", "one\n"), ("lost", "one\n")]);
     world.deployer(["deploy", "--rev", "master", "-H", "app1"]).ok();
     world.deployer(["status", "--exit-code"]).exits(Exit::Pending);
+    // A release is named by the second in which it is begun.
+    let second = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let begun = second();
+    until("the next second", Duration::from_secs(3), || second() > begun);
     world.deployer(["deploy", "--rev", "master", "-H", "app2"]).ok();
     assert_ne!(world.live("app1"), world.live("app2"), "the control: two runs make two releases");
     world.deployer(["status", "--exit-code"]).ok();

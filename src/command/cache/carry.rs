@@ -100,7 +100,8 @@ fn branch(reference: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
     let is_name = !reference.is_empty() && reference.chars().all(plain) && !reference.contains("..") && !reference.contains("//");
     let is_id = reference.len() >= 7 && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let ends_well = !reference.starts_with(['-', '.', '/']) && !reference.ends_with(['.', '/']) && !reference.ends_with(".lock");
+    let ends_well =
+        !reference.starts_with(['-', '.', '/']) && !reference.ends_with(['.', '/']) && reference.strip_suffix(".lock").is_none();
     if is_name && ends_well && !is_id && !reference.contains("/.") { reference.to_owned() } else { "exported".to_owned() }
 }
 
@@ -182,7 +183,7 @@ fn take(path: &Path, shelf: &Shelf, project: &str, bundle: &Path) -> Result<Take
     let directory = bundle.parent().unwrap_or(Path::new("."));
     let (mut set, mut revision): (Option<Set>, Option<tempfile::NamedTempFile>) = (None, None);
     let mut helpers: Vec<(String, Vec<u8>)> = Vec::new();
-    while let Some(name) = reader.next()? {
+    while let Some(name) = reader.next_entry()? {
         if name == SET {
             set = Some(Set::decode(&reader.small()?)?);
         } else if name == BUNDLE {

@@ -41,7 +41,7 @@ pub async fn fill(common: &Common, args: &cli::CacheFill) -> Result<Exit, Error>
         let message = "the project's own code (its setup, its build) runs on this machine, as you";
         events.emit(note(Severity::Warning, "local-fill", message.to_owned(), Vec::new()));
     }
-    let ended = match interrupt.until(run(&scene, args, &events)).await {
+    let ended = match interrupt.until(Box::pin(run(&scene, args, &events))).await {
         Ok(ended) => ended.unwrap_or_else(|error| Ended::by(error, 1)),
         Err(exit) => scene.interrupted(exit, "the cache stays as it was", BTreeMap::new()),
     };

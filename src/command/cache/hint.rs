@@ -66,9 +66,14 @@ fn holds(list: &Manifest, package: &str) -> bool {
         let Some(rest) = start_of(name, &wanted) else { return false };
         version.map_or_else(
             || rest.starts_with(|c: char| c.is_ascii_digit()),
-            |version| rest.strip_prefix(version).is_some_and(|rest| rest.starts_with(['-', '.', '+'])),
+            |version| rest.strip_prefix(version).is_some_and(ends_a_version),
         )
     })
+}
+
+/// Tells whether the version was whole before `rest`: `5.3` is not that of `5.3.1.tar.gz`.
+fn ends_a_version(rest: &str) -> bool {
+    rest.starts_with(['-', '+']) || [".tar.", ".tgz", ".zip", ".whl", ".egg"].iter().any(|end| rest.starts_with(end))
 }
 
 /// What follows a package's name in the name of its file.

@@ -30,7 +30,7 @@ pub async fn serve(common: &Common, args: &CacheServe) -> Result<Exit, Error> {
         );
     }
     let (sources, beside) = sources(common)?;
-    let directory = match &args.directory {
+    let directory = match &args.store {
         Some(directory) => directory.clone(),
         None => package_index::directory(&Directories::find()?),
     };
@@ -54,7 +54,8 @@ pub async fn serve(common: &Common, args: &CacheServe) -> Result<Exit, Error> {
 /// The upstreams that `deploy.toml` names, where there is one.
 fn sources(common: &Common) -> Result<(Upstreams, PathBuf), Error> {
     let here = common.directory.clone().unwrap_or_else(|| PathBuf::from("."));
-    if common.config.is_none() && locate::discover(&here, None).is_err() {
+    // One that is there and cannot be read may name others than the public ones.
+    if common.config.is_none() && locate::discover(&here, None).is_err_and(|error| error.code == "no-config") {
         return Ok((Upstreams::default(), here));
     }
     let file = scene::load(common)?;

@@ -1,5 +1,7 @@
 //! How a deploy ends: the counts, what every host serves, what to type next.
 
+use std::collections::BTreeSet;
+
 use super::{Deploy, Member};
 use crate::command::activation;
 use crate::command::failure::HostFailure;
@@ -29,13 +31,23 @@ impl Deploy<'_> {
         self.prune(all).await;
         processes::tell(self.environment, all, self.events).await;
         // A host that served nothing, or a release of another tool, has no confirmed one to return to.
-        let can_return = ready.iter().all(|member| plan::live_record(&member.host.facts()).is_some_and(|record| record.state.is_good()));
-        let before = plan::live_counts(ready.iter().map(|member| member.host.facts()).collect::<Vec<_>>().iter().map(|facts| &**facts));
-        let was = before.keys().cloned().collect::<Vec<_>>().join(", ");
+        let can_return = ready.iter().all(|member| member.plan.can_return);
+        let was: BTreeSet<&str> = ready.iter().map(|member| member.plan.serves.as_str()).collect();
+        let was = was.into_iter().collect::<Vec<_>>().join(", ");
         fleet::refresh(all).await;
-        let live = activation::live(all, &failures);
+        let mut live = activation::live(all, &failures);
         let name = &self.environment.name;
         let label = local.label();
+        for member in ready.iter().filter(|member| confirmed.iter().any(|done| done == member.host.name())) {
+            let facts = member.host.facts();
+            // Lost since it confirmed: it serves that, and what was read of it last is older.
+            if plan::live_id(&facts) != Some(&member.release) {
+                let before = plan::live_name(&facts);
+                live.entry(before.clone()).and_modify(|count| *count = count.saturating_sub(1));
+                live.retain(|name, count| *count > 0 || *name != before);
+                *live.entry(label.clone()).or_default() += 1;
+            }
+        }
         let hosts = self.environment.targets.len();
         let took = figures::duration(self.scene.seconds());
         // Asked after the last switch, there is nothing left to stop.
@@ -132,14 +144,13 @@ impl Deploy<'_> {
         let state = format!("nothing was activated; {serving}");
         let error = outcome::explain_unless(why, Exit::BuildFailed, failures, self.environment.targets.len(), state);
         let summary = format!("Not deployed. Nothing was activated: {serving}.");
-        Ended {
-            exit: Exit::BuildFailed,
-            error: Some(error),
-            live,
-            ok: 0,
-            failed: failures.len(),
-            summary,
-            next: outcome::look_at(name, failures),
+        let mut next = outcome::look_at(name, failures);
+        next.push(("retry".to_owned(), self.again()));
+        let failed: BTreeSet<&str> = failures.iter().map(|failure| failure.host.as_str()).collect();
+        if !failed.is_empty() && failed.len() < hosts.len() {
+            let without: Vec<String> = failed.into_iter().map(|host| format!("!{host}")).collect();
+            next.push(("without".to_owned(), format!("{} -H '{}'", self.again(), without.join(","))));
         }
+        Ended { exit: Exit::BuildFailed, error: Some(error), live, ok: 0, failed: failures.len(), summary, next }
     }
 }

@@ -43,6 +43,13 @@ enum SourceState {
     Promoted,
 }
 
+/// Who is to build for all.
+#[derive(Clone, Copy)]
+enum Builder<'a> {
+    First,
+    Named(&'a Target),
+}
+
 /// What came of preparing: a result for each host, or why there is nothing that any of them could get.
 pub(super) type Prepared = Result<Vec<Result<(), HostFailure>>, Vec<HostFailure>>;
 
@@ -66,7 +73,7 @@ impl Deploy<'_> {
             let (host, root, release) = (promoted.host.clone(), promoted.root.clone(), promoted.release.id.clone());
             return Ok(Some(Source { host, root, release, state: SourceState::Promoted }));
         }
-        let Some(named) = self.builder(hosts, plans)? else { return Ok(None) };
+        let Some(builder) = self.builder(hosts, plans)? else { return Ok(None) };
         let source = |host: &Host, release: &ReleaseId, state| Source {
             host: host.clone(),
             root: root_of(self.environment, host.target()),
@@ -74,22 +81,25 @@ impl Deploy<'_> {
             state,
         };
         let members = || hosts.iter().zip(plans);
-        let wanted = |host: &Host| named.is_none_or(|target| target.name == host.name());
+        let wanted = |host: &Host| match builder {
+            Builder::First => true,
+            Builder::Named(target) => target.name == host.name(),
+        };
         // What is sealed already is built no second time: the builder's own comes first.
         let has = |(host, plan): (&Host, &HostPlan)| release_of(plan).map(|release| source(host, release, SourceState::Ready));
         let ready = members().filter(|(host, _)| wanted(host)).find_map(has).or_else(|| members().find_map(has));
         if ready.is_some() {
             return Ok(ready);
         }
-        match (named, hosts.iter().find(|host| wanted(host))) {
+        match (builder, hosts.iter().find(|host| wanted(host))) {
             (_, Some(host)) => Ok(Some(source(host, fresh, SourceState::Member))),
-            (Some(target), None) => self.apart(target, local, hosts, fresh).await.map(Some),
-            (None, None) => Ok(None),
+            (Builder::Named(target), None) => self.apart(target, local, hosts, fresh).await.map(Some),
+            (Builder::First, None) => Ok(None),
         }
     }
 
-    /// Says who is to build for all that must be made, if one is: none inside is the first of them.
-    fn builder(&self, hosts: &[Host], plans: &[HostPlan]) -> Result<Option<Option<&Target>>, Error> {
+    /// Says who is to build for all that must be made, if one is.
+    fn builder(&self, hosts: &[Host], plans: &[HostPlan]) -> Result<Option<Builder<'_>>, Error> {
         let made = hosts.iter().zip(plans).filter(|(_, plan)| plan.action == Action::Make);
         let builds: Vec<(&Host, &Environment)> = made.map(|(host, _)| (host, self.environment.of(host.target()))).collect();
         let is_once = |environment: &Environment| environment.build.as_ref().is_some_and(|build| build.on != BuildOn::Host);
@@ -103,8 +113,8 @@ impl Deploy<'_> {
         }
         Ok(environment.build.as_ref().and_then(|build| match &build.on {
             BuildOn::Host => None,
-            BuildOn::First => Some(None),
-            BuildOn::One(target) => Some(Some(&**target)),
+            BuildOn::First => Some(Builder::First),
+            BuildOn::One(target) => Some(Builder::Named(target)),
         }))
     }
 

@@ -715,7 +715,7 @@ error: unknown recipe `buildot`
  --> deploy.toml:6:20
   |
 6 | build = { recipe = "buildot" }
-  |                    ^^^^^^^^^ recipes are `buildout`, `command`
+  |                    ^^^^^^^^^ recipes are `buildout`, `uv`, `pip`, `npm`, `cargo`, `command`
   |
   = help: did you mean `buildout`?
 
@@ -1187,7 +1187,7 @@ error: unknown key `env` in [env.*]
 6 | env = { A = "1" }
   | ^^^ not a setting of an environment
   |
-  = help: `env` belongs in [env.*.build]
+  = help: `env` belongs in [env.*.cache] or [env.*.build]
   = note: `deploy.toml.example` shows every key
 
 "#]]

@@ -202,6 +202,7 @@ impl Controller {
             run: self.run.into(),
             by: "ada".into(),
             created: 0,
+            origin: None,
         };
         let packed = zstd::encode_all(&manifest[..], 3).unwrap();
         let begun = match self.ask("begin", Op::Begin(Begin { release: release_made, source, group: None }), Some(&packed))? {
@@ -280,7 +281,7 @@ impl Controller {
     /// Switches to a release from what a plan saw.
     pub fn activate_from(&mut self, live: Option<&ReleaseId>, release: &str, is_rollback: bool, is_well: bool) -> Done<Activated> {
         let probe = Probe::Run(shell(if is_well { "exit 0" } else { "exit 1" }));
-        let check = Some(Check { probe, retries: 1, every_ms: 1, successes: 1, timeout_ms: 5000 });
+        let check = Some(Check { probe, retries: 1, every_ms: 1, successes: 1, timeout_ms: 5000, stay_up_ms: 0, unit: None });
         let op = Activate { check, rollback: is_rollback, ..activation(release, live.map(ReleaseId::as_str)) };
         match self.ask("activate", Op::Activate(op), None)? {
             Answer::Activated(activated) => Ok(activated),

@@ -15,6 +15,7 @@ mod controller;
 mod failures;
 mod invariants;
 mod kills;
+#[expect(dead_code, reason = "these tests build nothing from an index")]
 #[path = "../../../op.rs"]
 mod op;
 mod races;
