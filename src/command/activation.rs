@@ -78,9 +78,11 @@ impl Switch<'_> {
     /// Accepts what was activated.
     pub async fn confirm(&self, tally: &Tally<'_>) -> Result<(), NotActivated> {
         let name = self.host.name();
-        // Asked at the same time: a connection that is lost afterwards, while pruning, must not leave what the host served before as the
-        // last that is known of it.
-        let work = async { tokio::join!(remote::confirm(self.host, self.release), self.host.refresh()).0 };
+        // Asked first: a connection that is lost once it confirmed must not leave what the host served before as the last that is known.
+        let work = async {
+            self.host.refresh().await.map_err(RemoteError::Host)?;
+            remote::confirm(self.host, self.release).await
+        };
         let describe = |result: Result<&(), &RemoteError>| Done { detail: result.err().map(ToString::to_string), ..Done::default() };
         let confirmed = tally.step(name, Step::Confirm, work, describe).await;
         confirmed.map_err(|error| NotActivated { failure: failure::remote(name, Step::Confirm, &error), is_switched: true })

@@ -16,7 +16,6 @@ use crate::figures;
 use crate::fleet::{self, Connected, Done, Tally, each};
 use crate::host::Host;
 use crate::op::Op;
-use crate::plan;
 
 impl Deploy<'_> {
     pub(super) async fn finished(
@@ -35,19 +34,9 @@ impl Deploy<'_> {
         let was: BTreeSet<&str> = ready.iter().map(|member| member.plan.serves.as_str()).collect();
         let was = was.into_iter().collect::<Vec<_>>().join(", ");
         fleet::refresh(all).await;
-        let mut live = activation::live(all, &failures);
+        let live = activation::live(all, &failures);
         let name = &self.environment.name;
         let label = local.label();
-        for member in ready.iter().filter(|member| confirmed.iter().any(|done| done == member.host.name())) {
-            let facts = member.host.facts();
-            // Lost since it confirmed: it serves that, and what was read of it last is older.
-            if plan::live_id(&facts) != Some(&member.release) {
-                let before = plan::live_name(&facts);
-                live.entry(before.clone()).and_modify(|count| *count = count.saturating_sub(1));
-                live.retain(|name, count| *count > 0 || *name != before);
-                *live.entry(label.clone()).or_default() += 1;
-            }
-        }
         let hosts = self.environment.targets.len();
         let took = figures::duration(self.scene.seconds());
         // Asked after the last switch, there is nothing left to stop.
