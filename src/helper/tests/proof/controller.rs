@@ -40,6 +40,9 @@ impl fmt::Display for Stopped {
 
 pub type Done<T = ()> = Result<T, Stopped>;
 
+/// How often content is sent that a host still lacks.
+const ATTEMPTS: u32 = 3;
+
 /// How large content is that travels in pieces.
 const LARGE: usize = 300 * 1024;
 
@@ -209,15 +212,20 @@ impl Controller {
             Answer::Begun(begun) => begun,
             other => return Err(Stopped::Wrong(format!("{other:?}"))),
         };
-        if begun.missing.is_empty() {
-            return Ok(());
+        // As the controller does: what the host could not copy from itself is sent.
+        let mut missing = begun.missing;
+        for _ in 0..ATTEMPTS {
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let bytes = version.stream(&missing);
+            let packed = zstd::encode_all(&bytes[..], 3).unwrap();
+            missing = match self.ask("content", Op::Content(Content { release: id(release), size: bytes.len() as u64 }), Some(&packed))? {
+                Answer::Written(written) => written.missing,
+                other => return Err(Stopped::Wrong(format!("{other:?}"))),
+            };
         }
-        let bytes = version.stream(&begun.missing);
-        let packed = zstd::encode_all(&bytes[..], 3).unwrap();
-        match self.ask("content", Op::Content(Content { release: id(release), size: bytes.len() as u64 }), Some(&packed))? {
-            Answer::Written(written) if written.missing.is_empty() => Ok(()),
-            other => Err(Stopped::Wrong(format!("{other:?}"))),
-        }
+        if missing.is_empty() { Ok(()) } else { Err(Stopped::Wrong(format!("{missing:?} are still missing"))) }
     }
 
     pub fn link(&mut self, release: &str) -> Done {
