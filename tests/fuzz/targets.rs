@@ -13,7 +13,7 @@ use git2::{ObjectType, Repository};
 use tempfile::TempDir;
 
 #[path = "../../src/helper/journal/frames.rs"]
-mod journal_frames;
+pub mod journal_frames;
 
 /// The pipe between a controller and a helper, in both directions. The first byte says in how small pieces it arrives.
 pub fn frames(bytes: &[u8]) {
