@@ -205,6 +205,13 @@ pub fn put_back(
     let intent = recover::read_intent(root).map_err(|error| recover::unreadable(root, &error))?;
     let pending = intent.filter(|intent| intent.to == *release);
     let is_confirmed = pending.is_none();
+    let left = pending.clone();
+    // Who began to put it back may have known more than who goes on.
+    let verdict = &left.as_ref().and_then(|intent| intent.bad.clone()).map_or_else(|| verdict.clone(), Verdict::Bad);
+    let bad = match verdict {
+        Verdict::Bad(reason) => Some(reason.clone()),
+        Verdict::PutBack(_) => None,
+    };
     let before = pending.map_or_else(|| record.previous.clone(), |intent| intent.from);
     let target = revert_target(&records, release, before, |id| is_there(root, id))
         .map_err(|NoTarget| failure::new(Code::NotFound, format!("nothing is left that `{release}` could be put back to")))?;
@@ -222,8 +229,11 @@ pub fn put_back(
     if is_confirmed && live.as_ref() == Some(release) {
         // From here on recovery goes on with it. The intent comes first: beside a record that is confirmed it means nothing, but an
         // active record without an intent would be nobody's.
-        recover::write_intent(root, &recover::intent(lock, target.clone(), release.clone(), 0))?;
+        recover::write_intent(root, &Intent { bad, ..recover::intent(lock, target.clone(), release.clone(), 0) })?;
         mark(root, release, State::Active, None)?;
+    } else if let Some(intent) = left.filter(|intent| intent.bad != bad) {
+        // Whoever has to go on with this finds why. Best effort: a full disk must not keep a host from being put back.
+        let _ = recover::write_intent(root, &Intent { bad, ..intent });
     }
     current::switch(root, target.as_ref())?;
     if faults::has(Bug::SettlesFirst) {

@@ -94,7 +94,12 @@ fn carry_out(
     request: &Request,
 ) -> Result<String, Failure> {
     let reason = |expired: bool| if expired { "it was not confirmed in time" } else { "the run that activated it ended" };
-    let verdict = |expired: bool| if expired { Verdict::Bad(reason(true).into()) } else { Verdict::PutBack(reason(false).into()) };
+    let found = intent.and_then(|intent| intent.bad.clone());
+    let verdict = |expired: bool| match &found {
+        Some(why) => Verdict::Bad(why.clone()),
+        None if expired => Verdict::Bad(reason(true).into()),
+        None => Verdict::PutBack(reason(false).into()),
+    };
     match action {
         Action::Fail { release } if faults::has(Bug::LeavesUploading) => Ok(format!("`{release}` was left")),
         Action::Fail { release } => {
@@ -114,7 +119,8 @@ fn carry_out(
             count_revert(root, intent)?;
             let back = activate::put_back(helper, root, lock, release, &verdict, &mut Output::unheard(request))?;
             let to = back.to.map_or_else(|| "nothing".to_owned(), |id| format!("`{id}`"));
-            Ok(format!("`{release}` was put back to {to}: {}{}", reason(*expired), activate::unwell(&back.outcome)))
+            let why = found.as_deref().unwrap_or_else(|| reason(*expired));
+            Ok(format!("`{release}` was put back to {to}: {why}{}", activate::unwell(&back.outcome)))
         }
         Action::Settle { release, expired } => {
             let verdict = verdict(*expired);
@@ -149,7 +155,7 @@ fn count_revert(root: &Root, intent: Option<&Intent>) -> Result<(), Failure> {
 pub fn intent(lock: &Lock, from: Option<ReleaseId>, to: ReleaseId, within_ms: u64) -> Intent {
     let deadline_ms = if within_ms == 0 { 0 } else { boot_ms().saturating_add(within_ms) };
     let (run, by) = (lock.run.run.clone(), lock.run.by.clone());
-    Intent { format: FORMAT, from, to, epoch: lock.epoch, run, by, boot_id: facts::boot_id(), deadline_ms, reverts: 0 }
+    Intent { format: FORMAT, from, to, epoch: lock.epoch, run, by, boot_id: facts::boot_id(), deadline_ms, reverts: 0, bad: None }
 }
 
 #[cfg(test)]

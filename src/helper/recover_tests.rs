@@ -58,6 +58,7 @@ fn a_to_b(run: &str, deadline_ms: u64) -> Intent {
         boot_id: "boot".into(),
         deadline_ms,
         reverts: 0,
+        bad: None,
     }
 }
 
@@ -89,6 +90,13 @@ fn the_run_that_activated_goes_on_only_while_there_is_time_and_no_reboot_came_be
     assert_eq!(decided(&a_to_b("dead", 5000)), [Action::Adopt]);
     assert_eq!(decided(&a_to_b("dead", 1000)), expired);
     assert_eq!(decided(&Intent { boot_id: "before".into(), ..a_to_b("dead", 5000) }), expired);
+}
+
+#[test]
+fn what_did_not_hold_is_put_back_even_when_its_own_run_is_back_in_time() {
+    let intent = Intent { bad: Some("check failed".into()), ..a_to_b("dead", 5000) };
+    let expected = [Action::Revert { release: id("b"), expired: false }];
+    assert_eq!(decide(&live("b"), &records(State::Active), Some(&intent), &now("dead")), expected);
 }
 
 #[test]

@@ -144,6 +144,7 @@ impl Host {
             boot_id: "boot".into(),
             deadline_ms: 0,
             reverts: 0,
+            bad: None,
         });
         let now = Now { run: run(deploy), boot_id: "boot".into(), boot_ms: 1 };
         let number = |release: &ReleaseId| NAMES.iter().position(|name| *name == release.as_str()).unwrap();

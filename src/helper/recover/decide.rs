@@ -20,6 +20,9 @@ pub struct Intent {
     /// How often it was tried to put it back.
     #[serde(default)]
     pub reverts: u32,
+    /// Why the release did not hold, once it began to be put back for that.
+    #[serde(default)]
+    pub bad: Option<String>,
 }
 
 /// When and for whom it is decided.
@@ -80,7 +83,7 @@ pub fn decide(current: &Current, records: &[Record], intent: Option<&Intent>, no
     }
     actions.push(match state {
         Some(State::Confirmed) => Action::FinishConfirm { release },
-        Some(State::Active) if intent.run == now.run && !expired => Action::Adopt,
+        Some(State::Active) if intent.run == now.run && !expired && intent.bad.is_none() => Action::Adopt,
         Some(_) | None => Action::Revert { release, expired },
     });
     actions

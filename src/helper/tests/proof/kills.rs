@@ -7,9 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
 
+use serde_json::Value;
+
 use crate::client::restarts;
 use crate::controller::{Controller, Stopped};
-use crate::invariants::{left_in, unsettled, violations};
+use crate::invariants::{left_in, records, unsettled, violations};
+use crate::release::State;
 use crate::scenarios::{Host, SCENARIOS, Scenario, Shape};
 use crate::tracer::{self, Call, Fault, Plan, Seen, Watching};
 
@@ -64,7 +67,15 @@ impl Harness {
             (Fault::Error(_), Err(Stopped::Failed { failure, .. })) if failure.message.contains('`') => {}
             (_, Err(stopped)) => look("at once", vec![format!("it ended with {stopped}")]),
         }
+        let condemned = condemned(&root);
         look("recovered", self.recovered(host, plan.at));
+        if let Some(release) = condemned {
+            let state = records(&root, &mut Vec::new()).get(&release).map(|record| record.state);
+            look(
+                "recovered",
+                (state != Some(State::Bad)).then(|| format!("I10: `{release}` did not hold, and is {state:?}")).into_iter().collect(),
+            );
+        }
         let (run, release) = if plan.at.is_multiple_of(2) { ("second", "b") } else { ("third", "c") };
         let mut again = Controller::connect(&root, run, self.bug, None);
         if let Err(stopped) = (self.scenario.work)(&mut again, release) {
@@ -116,6 +127,16 @@ impl Harness {
         }
         found
     }
+}
+
+/// The release that was being put back because it did not hold.
+fn condemned(root: &Path) -> Option<String> {
+    let intent: Value = serde_json::from_slice(&std::fs::read(root.join(".deployer/intent")).ok()?).ok()?;
+    intent["bad"].as_str()?;
+    let release = intent["to"].as_str()?.to_owned();
+    // Beside a record that is confirmed it means nothing yet.
+    let state = records(root, &mut Vec::new()).get(&release)?.state;
+    (state != State::Confirmed).then_some(release)
 }
 
 /// Says what is wrong with the order of calls: what is written without the lock, what is put in its place before it is durable, and a
