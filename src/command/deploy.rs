@@ -158,6 +158,11 @@ impl Deploy<'_> {
                 return Ok(self.interrupted(exit, &hosts));
             }
         }
+        // It may have been waited for until no window was open any more.
+        if let Err(error) = windows::insist(self.environment, self.args.outside_window, &again(self.environment, &self.args.what)) {
+            locks::unlock(&hosts).await;
+            return Err(error);
+        }
         // Whoever had the lock before may have filled the disk or moved `current`.
         let plans = self.plans(&hosts, local);
         let blocked = self.blocked(&plans);

@@ -7,18 +7,19 @@ use std::sync::Arc;
 use crate::cli::{self, Common, What};
 use crate::command::activation::{self, Back, NotActivated, Switch};
 use crate::command::deploy;
-use crate::command::failure::HostFailure;
+use crate::command::failure::{self, HostFailure};
 use crate::command::interrupt::Interrupt;
 use crate::command::locks;
 use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::scene::{self, Ended, Scene};
+use crate::config::environment::OnUnreachable;
 use crate::config::ranges;
 use crate::error::Error;
 use crate::event::{Event, Events};
 use crate::exit::Exit;
 use crate::figures;
-use crate::fleet::{self, Tally, each};
+use crate::fleet::{self, Connected, Tally, each};
 use crate::host::Host;
 use crate::op::{Answer, Facts, Op, PathKind};
 use crate::plan::{self, Goal, Return, RollbackError, Way};
@@ -45,7 +46,8 @@ async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events:
     let still = || outcome::serving(environment, "still runs", &fleet::live(hosts));
     let again = format!("deployer rollback -e {environment}");
     let lock = locks::take_waiting(scene, hosts, "rolling back", args.wait_lock, &again, events);
-    let ended = if connected.unreachable.is_empty() {
+    let goes_on = connected.unreachable.is_empty() || (scene.environment.on_unreachable == OnUnreachable::Skip && !hosts.is_empty());
+    let ended = if goes_on {
         match interrupt.until(lock).await {
             Ok(Ok(_)) => {
                 // Under the lock nobody else changes what is read here.
@@ -62,7 +64,22 @@ async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events:
     };
     locks::unlock(hosts).await;
     fleet::close(hosts).await;
-    ended.unwrap_or_else(|error| Ended::by(error, scene.environment.targets.len()))
+    let ended = ended.unwrap_or_else(|error| Ended::by(error, scene.environment.targets.len()));
+    if goes_on && ended.exit == Exit::Ok && !connected.unreachable.is_empty() { in_part(scene, &connected, ended) } else { ended }
+}
+
+/// What was done without the hosts that did not answer is done in part.
+fn in_part(scene: &Scene, connected: &Connected, ended: Ended) -> Ended {
+    let environment = &scene.environment.name;
+    let failures: Vec<HostFailure> =
+        connected.unreachable.iter().map(|(target, error)| failure::unreachable(&target.name, error)).collect();
+    let state = outcome::serving(environment, "runs", &ended.live);
+    let error = outcome::explain(Exit::Partial, &failures, scene.environment.targets.len(), state);
+    let names: Vec<&str> = connected.unreachable.iter().map(|(target, _)| target.name.as_str()).collect();
+    let to = ended.live.keys().next().map(|release| format!(" --to {release}")).unwrap_or_default();
+    let mut next = ended.next;
+    next.push(("finish".to_owned(), format!("deployer rollback -e {environment}{to} -H {}", names.join(","))));
+    Ended { exit: Exit::Partial, error: Some(error), failed: failures.len(), next, ..ended }
 }
 
 /// A host that moves, and where to.

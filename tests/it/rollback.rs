@@ -251,3 +251,29 @@ Deployed 0b2540c to prod: 1 host in <t> (was 8899d14)
     );
     assert_eq!(world.live("app1"), id);
 }
+
+#[test]
+fn a_host_that_is_down_is_left_out_where_that_is_said_and_told_of() {
+    let mut world = World::new().with_hosts(&["app1", "app2"]);
+    for text in ["one\n", "two\n"] {
+        world.commit(&[("number", text)]);
+        world.deploy("master");
+    }
+    world.sandbox.host("app2").unwrap().stop();
+    let refused = world.deployer(["rollback", "--connect-retries", "0"]);
+    refused.exits(Exit::Unreachable);
+    assert!(refused.stderr.contains("without: deployer rollback -e prod -H '!app2'"), "{refused}");
+    assert_eq!(world.read_current("app1", "number"), "two\n");
+
+    world.reconfigure("on-unreachable = \"skip\"\n");
+    let skipped = world.deployer(["rollback", "--connect-retries", "0"]);
+    skipped.exits(Exit::Partial);
+    assert!(skipped.stderr.contains("app2") && skipped.stderr.contains("Rolled back prod to "), "{skipped}");
+    assert_eq!((world.read_current("app1", "number"), world.read_current("app2", "number")), ("one\n".into(), "two\n".into()));
+
+    // What it says to type when the host is back is what brings it there.
+    world.sandbox.host("app2").unwrap().restart().unwrap();
+    let typed = skipped.stderr.lines().find_map(|line| line.trim().strip_prefix("finish  deployer ")).unwrap();
+    world.deployer(typed.split(' ')).ok();
+    assert_eq!(world.read_current("app2", "number"), "one\n");
+}
