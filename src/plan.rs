@@ -1,6 +1,6 @@
 //! What a deploy would do: environment, wanted release and the hosts' facts in, a plan out. Its text is the dry run.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::op::{Current, Facts, RootState};
 use crate::release::{NewRelease, Record, ReleaseId, State};
@@ -17,6 +17,8 @@ pub struct Wanted {
     pub promoted: Option<Promoted>,
     /// Make it anew, whatever the hosts have.
     pub force: bool,
+    /// Releases that did not hold on one of the hosts: no other one chooses them either.
+    pub bad: BTreeSet<ReleaseId>,
 }
 
 /// A built tree and the release that it was built as: it runs nowhere else.
@@ -118,6 +120,13 @@ pub fn unwell(facts: &Facts) -> Option<&'static str> {
 /// What a host serves that has no `current`.
 pub const NOTHING: &str = "nothing";
 
+/// Finds the releases that did not hold on a host.
+#[must_use]
+pub fn bad<'a>(facts: impl IntoIterator<Item = &'a Facts>) -> BTreeSet<ReleaseId> {
+    let records = facts.into_iter().flat_map(|facts| &facts.releases);
+    records.filter(|record| record.state == State::Bad).map(|record| record.release.id.clone()).collect()
+}
+
 /// Names what a host serves, for people: a short commit, a release's id, or `nothing`.
 #[must_use]
 pub fn live_name(facts: &Facts) -> String {
@@ -155,7 +164,9 @@ fn action(facts: &Facts, live: Option<&Record>, wanted: &Wanted) -> Action {
     if facts.unresolved.is_none() && live.as_ref().is_some_and(same) {
         return Action::Nothing;
     }
-    facts.releases.iter().rev().find(same).map_or(Action::Make, |record| Action::Adopt(record.release.id.clone()))
+    // What was built elsewhere runs under no other name, and is the same bytes again.
+    let chosen = |record: &&Record| same(record) && (wanted.promoted.is_some() || !wanted.bad.contains(&record.release.id));
+    facts.releases.iter().rev().find(chosen).map_or(Action::Make, |record| Action::Adopt(record.release.id.clone()))
 }
 
 fn root_blocker(facts: &Facts, environment: &str) -> Option<Blocker> {
@@ -356,14 +367,17 @@ fn step_back<'a>(host: &str, facts: &'a Facts, count: usize) -> Result<&'a Recor
     Ok(record)
 }
 
-/// Finds the release that was live before another. One that did not hold, or was found altered, is passed over.
-fn before<'a>(facts: &'a Facts, record: &'a Record) -> Option<&'a Record> {
-    let mut record = record;
+/// Finds the release that was live before another. One that did not hold, or was found altered, is passed over, and so is an earlier
+/// build of the very same: nobody goes back to that.
+fn before<'a>(facts: &'a Facts, after: &'a Record) -> Option<&'a Record> {
+    let same =
+        |one: &NewRelease, other: &NewRelease| one.tree == other.tree && one.commit == other.commit && one.build_key == other.build_key;
+    let mut record = after;
     // No chain is longer than there are releases, whatever the records say.
     for _ in &facts.releases {
         let previous = record.previous.as_ref()?;
         record = facts.releases.iter().find(|record| record.release.id == *previous)?;
-        if record.state.is_good() {
+        if record.state.is_good() && !same(&record.release, &after.release) {
             return Some(record);
         }
     }

@@ -6,7 +6,9 @@ use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::cli::{self, Common, What};
+use tokio::sync::OnceCell;
+
+use crate::cli::{self, Common};
 use crate::command::cache;
 use crate::command::failure::{self, HostFailure};
 use crate::command::interrupt::Interrupt;
@@ -47,7 +49,7 @@ pub async fn deploy(common: &Common, args: &cli::Deploy) -> Result<Exit, Error> 
     scene.draw_from(common, &args.what).await?;
     let directory = args.what.tree.as_ref().map(|tree| tree.display().to_string());
     let what = directory.as_deref().or(args.what.rev.as_deref()).or(scene.environment.rev.as_deref());
-    windows::insist(&scene.environment, args.outside_window, &again(&scene.environment, &args.what))?;
+    windows::insist(&scene.environment, args.outside_window, &scene.typed("deploy", &args.typed()))?;
     consent(common, &scene.environment, "Deploy", what)?;
     let (events, reporter) = scene.start(common, "deploy");
     windows::tell_outside(&scene.environment, &events);
@@ -55,7 +57,9 @@ pub async fn deploy(common: &Common, args: &cli::Deploy) -> Result<Exit, Error> 
     let hosts = scene.environment.targets.len();
     let run = async {
         let index = package_index::open(&scene, &events).await?;
-        Deploy { scene: &scene, environment: &scene.environment, events: &events, interrupt, args, index }.run().await
+        Deploy { scene: &scene, environment: &scene.environment, events: &events, interrupt, args, index, beside: OnceCell::new() }
+            .run()
+            .await
     };
     let ended = run.await.unwrap_or_else(|error| Ended::by(error, hosts));
     Ok(scene::finish(&scene, events, reporter, ended))
@@ -92,6 +96,8 @@ struct Deploy<'a> {
     args: &'a cli::Deploy,
     /// Where builds are to reach it.
     index: Option<Index>,
+    /// How many hosts are well that the selectors left out, once somebody has asked.
+    beside: OnceCell<usize>,
 }
 
 /// A host that takes part, and the release that will be live there.
@@ -147,7 +153,7 @@ impl Deploy<'_> {
             failures.extend(blocked);
             return Ok(self.not_activated(&connected.hosts, &failures, None));
         }
-        self.refuse_without_room(&connected.hosts, &plans)?;
+        self.refuse_without_room(&connected.hosts, &plans).await?;
         failures.extend(blocked);
         let hosts: Vec<Host> =
             connected.hosts.iter().zip(&plans).filter(|(_, plan)| plan.blockers.is_empty()).map(|(host, _)| host.clone()).collect();
@@ -159,7 +165,7 @@ impl Deploy<'_> {
             }
         }
         // It may have been waited for until no window was open any more.
-        if let Err(error) = windows::insist(self.environment, self.args.outside_window, &again(self.environment, &self.args.what)) {
+        if let Err(error) = windows::insist(self.environment, self.args.outside_window, &self.again()) {
             locks::unlock(&hosts).await;
             return Err(error);
         }
@@ -190,11 +196,7 @@ impl Deploy<'_> {
     }
 
     fn plans(&self, hosts: &[Host], local: &Material) -> Vec<HostPlan> {
-        let plan = |host: &Host| {
-            let wanted = local.wanted(self.environment.of(host.target()), self.args.what.force);
-            plan::host(host.name(), &host.facts(), &wanted, local.need(), &self.environment.name)
-        };
-        hosts.iter().map(plan).collect()
+        local.plans(self.environment, hosts, self.args.what.force)
     }
 
     /// All hosts or none: what was taken is let go on the first refusal, and nobody waits while holding.
@@ -353,20 +355,12 @@ impl Deploy<'_> {
         });
     }
 
+    /// What to type to deploy the same again.
     fn again(&self) -> String {
-        again(self.environment, &self.args.what)
+        self.scene.typed("deploy", &self.args.typed())
     }
 
     fn serving(&self, verb: &str, hosts: &[Host]) -> String {
         outcome::serving(&self.environment.name, verb, &fleet::live(hosts))
     }
-}
-
-/// What to type to deploy the same again.
-fn again(environment: &Environment, what: &What) -> String {
-    let What { rev, tree, from, .. } = what;
-    let from = from.iter().map(|from| format!(" --from {from}"));
-    let tree = tree.iter().map(|tree| format!(" --tree {}", tree.display()));
-    let rev = rev.iter().map(|rev| format!(" --rev {rev}"));
-    from.chain(tree).chain(rev).fold(format!("deployer deploy -e {}", environment.name), |command, flag| command + &flag)
 }

@@ -1,5 +1,6 @@
 //! What a run sends: a revision of the repository, or a directory as it is, ready for the transfer stage.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +12,9 @@ use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
 use crate::git::{Artifact, Changes, Contents, Repository, Revision};
-use crate::plan::{Need, Wanted, short};
+use crate::host::Host;
+use crate::op::Facts;
+use crate::plan::{self, HostPlan, Need, Wanted, short};
 use crate::release::NewRelease;
 use crate::stage::local::{self, Local, Request};
 
@@ -116,7 +119,7 @@ impl Material {
     pub fn wanted(&self, environment: &Environment, force: bool) -> Wanted {
         if let Some(promoted) = &self.promoted {
             let NewRelease { commit, tree, build_key, .. } = promoted.release.clone();
-            return Wanted { commit, tree, build_key, promoted: Some(promoted.wanted()), force };
+            return Wanted { commit, tree, build_key, promoted: Some(promoted.wanted()), force, bad: BTreeSet::new() };
         }
         Wanted {
             commit: self.commit().filter(|_| self.directory.is_none()),
@@ -124,7 +127,20 @@ impl Material {
             build_key: crate::recipe::build_key(environment),
             promoted: None,
             force,
+            bad: BTreeSet::new(),
         }
+    }
+
+    /// Plans every host: what did not hold on one of them is chosen on none.
+    #[must_use]
+    pub fn plans(&self, environment: &Environment, hosts: &[Host], force: bool) -> Vec<HostPlan> {
+        let facts: Vec<Arc<Facts>> = hosts.iter().map(Host::facts).collect();
+        let bad = plan::bad(facts.iter().map(|facts| &**facts));
+        let plan = |(host, facts): (&Host, &Arc<Facts>)| {
+            let wanted = Wanted { bad: bad.clone(), ..self.wanted(environment.of(host.target()), force) };
+            plan::host(host.name(), facts, &wanted, self.need(), &environment.name)
+        };
+        hosts.iter().zip(&facts).map(plan).collect()
     }
 
     /// What a release of it takes on a host.

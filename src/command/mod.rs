@@ -32,6 +32,7 @@ mod scene;
 mod setup;
 mod status;
 mod sudoers;
+mod typed;
 mod windows;
 
 use std::io::Write;

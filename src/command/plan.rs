@@ -86,11 +86,7 @@ fn change_lines(view: &PlanView) -> String {
 async fn view(scene: &Scene, local: &Material, connected: &Connected, caches: Option<&Survey>, force: bool) -> PlanView {
     let environment = &scene.environment;
     let (files, bytes) = local.artifact.manifest.totals();
-    let plan = |host: &Host| {
-        let wanted = local.wanted(environment.of(host.target()), force);
-        plan::host(host.name(), &host.facts(), &wanted, local.need(), &environment.name)
-    };
-    let plans: Vec<HostPlan> = connected.hosts.iter().map(plan).collect();
+    let plans = local.plans(environment, &connected.hosts, force);
     let mut blockers = blockers(environment, local, connected, &plans).await;
     blockers.extend(caches.iter().flat_map(|caches| caches.blockers(environment)));
     let mut rows = Vec::new();

@@ -44,7 +44,7 @@ async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events:
     };
     let hosts = &connected.hosts;
     let still = || outcome::serving(environment, "still runs", &fleet::live(hosts));
-    let again = format!("deployer rollback -e {environment}");
+    let again = scene.typed("rollback", &to(args));
     let lock = locks::take_waiting(scene, hosts, "rolling back", args.wait_lock, &again, events);
     let goes_on = connected.unreachable.is_empty() || (scene.environment.on_unreachable == OnUnreachable::Skip && !hosts.is_empty());
     let ended = if goes_on {
@@ -58,8 +58,7 @@ async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events:
             Err(exit) => Ok(scene.interrupted(exit, still(), fleet::live(hosts))),
         }
     } else {
-        let names: Vec<String> = connected.unreachable.iter().map(|(target, _)| format!("!{}", target.name)).collect();
-        let without = format!("without: deployer rollback -e {environment} -H '{}'", names.join(","));
+        let without = format!("without: {}", scene.typed_without("rollback", &to(args), &names(&connected)));
         Err(outcome::unreachable(&connected, still()).hint(without))
     };
     locks::unlock(hosts).await;
@@ -75,11 +74,18 @@ fn in_part(scene: &Scene, connected: &Connected, ended: Ended) -> Ended {
         connected.unreachable.iter().map(|(target, error)| failure::unreachable(&target.name, error)).collect();
     let state = outcome::serving(environment, "runs", &ended.live);
     let error = outcome::explain(Exit::Partial, &failures, scene.environment.targets.len(), state);
-    let names: Vec<&str> = connected.unreachable.iter().map(|(target, _)| target.name.as_str()).collect();
     let to = ended.live.keys().next().map(|release| format!(" --to {release}")).unwrap_or_default();
     let mut next = ended.next;
-    next.push(("finish".to_owned(), format!("deployer rollback -e {environment}{to} -H {}", names.join(","))));
+    next.push(("finish".to_owned(), scene.typed_on("rollback", &to, &names(connected))));
     Ended { exit: Exit::Partial, error: Some(error), failed: failures.len(), next, ..ended }
+}
+
+fn names(connected: &Connected) -> Vec<&str> {
+    connected.unreachable.iter().map(|(target, _)| target.name.as_str()).collect()
+}
+
+fn to(args: &cli::Rollback) -> String {
+    args.to.iter().map(|to| format!(" --to {to}")).collect()
 }
 
 /// A host that moves, and where to.
@@ -166,7 +172,7 @@ async fn goal(scene: &Scene, args: &cli::Rollback, hosts: &[(&str, &Facts)], eve
     let Some(commit) = known else {
         return Err(Error::new(Exit::Config, "no-target", refused.to_string())
             .hint(format!("see what there is: deployer releases -e {environment}"))
-            .hint(format!("choose one: deployer rollback -e {environment} --to ID")));
+            .hint(format!("choose one: {}", scene.typed("rollback", " --to ID"))));
     };
     let material = Material::prepare(&What { rev: Some(commit), ..What::default() }, scene, events).await?;
     let tree = material.artifact.manifest.tree_digest();
@@ -189,8 +195,8 @@ fn commit_of(scene: &Scene, to: &str) -> Option<String> {
 
 /// Exports what hosts lack, and makes sure that it is what the others have.
 async fn material_of(scene: &Scene, goal: &Goal, lacking: &[&Host], events: &Events) -> Result<Material, Error> {
-    let names: Vec<String> = lacking.iter().map(|host| host.name().to_owned()).collect();
-    let without = format!("without: deployer rollback -e {} -H '!{}'", scene.environment.name, names.join(",!"));
+    let names: Vec<&str> = lacking.iter().map(|host| host.name()).collect();
+    let without = format!("without: {}", scene.typed_without("rollback", "", &names));
     let gone = format!("`{}` does not have the release `{}` any more", ranges::fold(&names), goal.name());
     let Some(commit) = goal.commit.clone() else {
         let error = Error::new(Exit::Config, "no-target", format!("{gone}, and it was a directory: it cannot be made again"));
@@ -268,7 +274,7 @@ async fn switch(scene: &Scene, hosts: &[Host], moving: &[Moving<'_>], goal: &Goa
     }
     let (count, took) = (figures::counted(moving.len() as u64, "host"), figures::duration(scene.seconds()));
     let summary = format!("Rolled back {environment} to {label}: {count} in {took}");
-    let next = forward.map(|id| ("forward again".to_owned(), format!("deployer rollback -e {environment} --to {id}")));
+    let next = forward.map(|id| ("forward again".to_owned(), scene.typed("rollback", &format!(" --to {id}"))));
     Ended { exit: Exit::Ok, error: None, live, ok: hosts.len(), failed: 0, summary, next: next.into_iter().collect() }
 }
 

@@ -8,7 +8,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use etcetera::BaseStrategy;
 
 use crate::cli::{self, Common};
-use crate::command::locate;
+use crate::command::{locate, typed};
 use crate::config::environment::{Connect, SessionKind};
 use crate::config::placeholders::Values;
 use crate::config::{self, Environment, File, Overrides};
@@ -53,6 +53,8 @@ pub struct Scene {
     pub now: i64,
     /// The environment whose confirmed release is taken instead of a revision.
     pub from: Option<Environment>,
+    /// The flags that named the config and set keys of it.
+    pub given: String,
     began: Instant,
 }
 
@@ -73,7 +75,7 @@ impl Scene {
         let now = now();
         let stamp = stamp(now);
         let run = format!("{stamp}-{}", random_hex(3)?);
-        Ok(Self { environment, directories, run, actor: actor(), stamp, now, from: None, began })
+        Ok(Self { environment, directories, run, actor: actor(), stamp, now, from: None, given: typed::given(common), began })
     }
 
     /// Settles where a promotion takes from. An environment with `only-from` takes from nowhere else.

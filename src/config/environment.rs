@@ -82,8 +82,8 @@ pub struct Environment {
     pub max_failures: Amount,
     /// Hosts that stay well and serve while others are switched.
     pub min_healthy: Amount,
-    /// Hosts of the environment that the selectors left out: a run does not touch them.
-    pub left_out: usize,
+    /// Hosts of the environment that the selectors left out: a run does not touch them, and asks how they are where that matters.
+    pub left_out: Vec<Target>,
     pub parallel: usize,
     /// When it may be deployed to; none is at any time.
     pub windows: Vec<Window>,

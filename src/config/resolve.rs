@@ -69,7 +69,7 @@ impl Reader<'_> {
             max_failures: self.amount(&["max-failures"])?,
             min_healthy: self.amount(&["min-healthy"])?,
             pause: self.duration(&["pause"])?,
-            left_out: 0,
+            left_out: Vec::new(),
             parallel: self.number(&["parallel"])?,
             windows: self.windows()?,
             connect: self.connect()?,

@@ -39,9 +39,10 @@ pub fn select(environment: &mut Environment, hosts: &[String], roles: &[String])
         let what = format!("no host of `{}` is left by `{}`", environment.name, Shown(typed.join(" ").as_bytes()));
         return Err(Error::new(Exit::Config, "no-hosts", what).hint(format!("its hosts are {}", ranges::fold(&names))));
     }
-    environment.left_out = chosen.iter().filter(|is_chosen| !**is_chosen).count();
-    let mut keep = chosen.into_iter();
-    environment.targets.retain(|_| keep.next().unwrap_or(false));
+    let (kept, left): (Vec<_>, Vec<_>) =
+        std::mem::take(&mut environment.targets).into_iter().zip(chosen).partition(|(_, is_chosen)| *is_chosen);
+    let targets = |pairs: Vec<(Target, bool)>| pairs.into_iter().map(|(target, _)| target).collect();
+    (environment.targets, environment.left_out) = (targets(kept), targets(left));
     Ok(())
 }
 

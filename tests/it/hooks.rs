@@ -184,6 +184,21 @@ fn a_hook_that_fails_in_a_wave_is_a_wave_that_fails() {
 }
 
 #[test]
+fn a_wave_that_went_on_with_failures_is_not_told_as_well_and_what_could_not_be_put_back_is_named() {
+    let check = "check = { run = '[ ! -e <tmp>/ill-$DEPLOYER_HOST ]', retries = 1 }";
+    let hook = "{ on = \"after-wave\", where = \"local\", run = \"echo $DEPLOYER_RESULT:$DEPLOYER_WAVE_UNWELL >><tmp>/order\" }";
+    let world = World::new().local_hosts(&HOSTS).config(&format!("{check}\nhook = [{hook}]\n"));
+    world.commit(&[("number", "one\n")]);
+    world.deploy("master");
+    assert_eq!(order(&world), ["ok:"]);
+    world.commit(&[("number", "two\n")]);
+    // Neither what is new nor what was there before is well.
+    fs::write(world.path("ill-app2"), "").unwrap();
+    world.deployer(["deploy", "--rev", "master", "--on-failure", "continue"]).exits(Exit::Partial);
+    assert_eq!(order(&world), ["partial:app2"]);
+}
+
+#[test]
 fn a_hook_that_may_fail_is_a_warning() {
     let hook = "hook = [{ on = \"before-activate\", where = \"once\", name = \"tell\", run = \"echo no; exit 3\", may-fail = true }]\n";
     let world = World::new().local_hosts(&HOSTS[..1]).config(hook);
@@ -197,7 +212,7 @@ fn a_hook_that_may_fail_is_a_warning() {
 
 #[test]
 fn a_hook_on_this_machine_is_ended_with_its_children_and_nothing_is_switched() {
-    let hook = "hook = [{ on = \"before-activate\", where = \"local\", run = \"echo begun; echo $$ ><tmp>/pid; sleep 1000 & wait\" }]\n";
+    let hook = "hook = [{ on = \"before-activate\", where = \"local\", run = \"echo $$ ><tmp>/pid; echo begun; sleep 1000 & wait\" }]\n";
     let world = World::new().local_hosts(&HOSTS[..1]).config(hook);
     world.commit(&[("number", "one\n")]);
     let mut run = Running::start(&world, &["deploy", "--rev", "master"]);

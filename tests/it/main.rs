@@ -107,6 +107,7 @@ mod ssh_hostile;
 mod ssh_lab;
 mod ssh_trust;
 mod status;
+mod typed;
 mod upkeep;
 mod upstream;
 mod waves;

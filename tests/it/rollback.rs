@@ -253,6 +253,16 @@ Deployed 0b2540c to prod: 1 host in <t> (was 8899d14)
 }
 
 #[test]
+fn another_build_of_what_is_live_is_nothing_to_go_back_to() {
+    let (world, _) = world(&["app1", "app2"]);
+    world.deployer(["deploy", "--rev", "master", "--force", "-H", "app2"]).ok();
+    world.deployer(["rollback"]).ok();
+    assert_eq!(["app1", "app2"].map(|host| world.read_current(host, "number")), ["two\n", "two\n"]);
+    world.deployer(["rollback"]).ok();
+    assert_eq!(["app1", "app2"].map(|host| world.read_current(host, "number")), ["one\n", "one\n"]);
+}
+
+#[test]
 fn a_host_that_is_down_is_left_out_where_that_is_said_and_told_of() {
     let mut world = World::new().with_hosts(&["app1", "app2"]);
     for text in ["one\n", "two\n"] {

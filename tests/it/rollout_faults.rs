@@ -1,6 +1,7 @@
 //! The activation goes wrong: a check fails in a late wave, a restart fails both ways, the helper or the connection dies between the
 //! switch and the confirmation, a sealed release is not what it was.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use deployer::exit::Exit;
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::harness::World;
 use crate::running::{PATIENCE, Running, until};
 use crate::whole::{Stage, live_commit, state_of};
 
@@ -43,6 +45,32 @@ fn a_check_that_fails_in_the_second_wave_puts_every_host_of_the_run_back_to_its_
     // What did not hold is never chosen again by itself: it is made anew.
     stage.settles("two\n");
     assert_eq!(stage.world.releases("app2").iter().filter(|id| id.contains(short(&two))).count(), 2);
+}
+
+#[test]
+fn what_did_not_hold_on_one_host_is_chosen_on_none() {
+    let stage = Stage::local(&["app1", "app2", "app3"], "waves = [\"1\", \"100%\"]\n");
+    stage.commit("one\n");
+    stage.settles("one\n");
+    let two = stage.commit("two\n");
+    stage.mark(&format!("sick-app1-{}", short(&two)), true);
+    let failed = stage.world.deployer(["deploy", "--rev", "master"]);
+    failed.exits(Exit::RolledBack);
+    assert!(failed.stderr.contains(&format!("{} is marked bad and will not be chosen again", short(&two))), "{failed}");
+    let bad = ids(&stage.world, &two);
+    assert_eq!(bad.len(), 1);
+    stage.mark(&format!("sick-app1-{}", short(&two)), false);
+    // Hosts that were never switched have it built; typed again, all get another one.
+    stage.world.deployer(["deploy", "--rev", "master"]).ok();
+    stage.serves("two\n");
+    let live: BTreeSet<String> = HOSTS.map(|host| stage.world.live(host)).into();
+    assert!(live.len() == 1 && live.is_disjoint(&bad), "{live:?} {bad:?}");
+}
+
+/// The releases of a commit on all hosts.
+fn ids(world: &World, commit: &str) -> BTreeSet<String> {
+    let releases = HOSTS.map(|host| world.releases(host)).concat();
+    releases.into_iter().filter(|id| id.ends_with(short(commit))).collect()
 }
 
 #[test]

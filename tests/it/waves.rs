@@ -85,6 +85,25 @@ error: `min-healthy` asks for 2 hosts that stay well while others are switched, 
 }
 
 #[test]
+fn hosts_that_are_left_out_count_as_they_are() {
+    let stage = Stage::local(&HOSTS, "");
+    let one = stage.commit("one\n");
+    stage.settles("one\n");
+    stage.commit("two\n");
+    let deploy = ["deploy", "--rev", "master", "-H", "!app4", "--min-healthy", "3"];
+    // It serves, and is ill.
+    stage.mark(&format!("sick-app4-{}", &one[..7]), true);
+    let refused = stage.world.deployer(deploy);
+    refused.exits(Exit::Refused);
+    assert!(refused.stderr.contains("`min-healthy` asks for 3 hosts") && refused.stderr.contains("there are 3 of 4"), "{refused}");
+    assert_eq!(live_commit(stage.world.root("app1")), one);
+    stage.mark(&format!("sick-app4-{}", &one[..7]), false);
+    stage.world.deployer(deploy).ok();
+    assert_eq!(stage.world.read_current("app3", "app"), "two\n");
+    assert_eq!(live_commit(stage.world.root("app4")), one, "it was asked, and not touched");
+}
+
+#[test]
 fn failures_that_leave_too_few_well_end_the_rollout_although_the_budget_would_allow_them() {
     let stage = Stage::local(&HOSTS, "waves = [\"1\", \"100%\"]\nmin-healthy = 3\nmax-failures = 2\n");
     let one = stage.commit("one\n");

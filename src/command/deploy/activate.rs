@@ -14,6 +14,7 @@ use crate::command::material::Material;
 use crate::command::scene::Ended;
 use crate::config::environment::Moment;
 use crate::event::{Event, Step};
+use crate::exit::Exit;
 use crate::fleet::Tally;
 use crate::host::Host;
 use crate::rollout::{self, Admission, Halt, Rollout, Verdict};
@@ -113,7 +114,7 @@ impl Deploy<'_> {
         for _ in progress.begun..ready.len() {
             tally.absent(&activation::STEPS);
         }
-        let Progress { switched, confirmed, failures, why, undrained, .. } = progress;
+        let Progress { switched, confirmed, mut failures, why, undrained, .. } = progress;
         let ended = match verdict {
             // Whatever failed did so before anything was switched.
             Verdict::Rollback | Verdict::Stop if switched.is_empty() && failures.iter().all(|failure| failure.step < Step::Activate) => {
@@ -122,17 +123,17 @@ impl Deploy<'_> {
                     Some(_) | None => self.not_activated(all, &failures, why),
                 }
             }
-            Verdict::Rollback => self.put_back(&switched, all, failures, why).await,
+            Verdict::Rollback => self.put_back(&switched, all, (&local.label(), &mut failures), why).await,
             Verdict::Complete => {
                 let places: Vec<hooks::Place<'_>> = ready.iter().map(|member| (&member.host, &member.release)).collect();
                 let failed = self.hooks_of(Moment::AfterDeploy, &places, local, &[]).await;
-                self.finished(local, all, &ready, [failures, failed].concat(), &confirmed, why).await
+                self.finished(local, all, &ready, [&*failures, &*failed].concat(), &confirmed, why).await
             }
-            Verdict::Stop => self.finished(local, all, &ready, failures, &confirmed, why).await,
+            Verdict::Stop => self.finished(local, all, &ready, failures.clone(), &confirmed, why).await,
         };
         // What was taken out of service for a wave that did not end well comes back when its hosts have.
         if let Some(wave) = undrained {
-            for failure in self.after_wave(wave, local, ended.exit.name()).await {
+            for failure in self.after_wave(wave, local, ended.exit, &failures).await {
                 self.warn("hook", format!("hook failed: {}", failure.message), vec![failure.host]);
             }
         }
@@ -158,19 +159,27 @@ impl Deploy<'_> {
             }
             Err(_) => return progress.interrupted(self),
         }
+        let before = progress.failures.len();
         let verdict = self.wave(wave, local, health, tally, progress).await;
         if verdict != Verdict::Complete {
             return verdict;
         }
         progress.undrained = None;
-        let failed = self.after_wave(wave, local, "ok").await;
+        let failed = &progress.failures[before..];
+        let result = if failed.is_empty() { Exit::Ok } else { Exit::Partial };
+        let failed = self.after_wave(wave, local, result, failed).await;
         let verdict = if failed.is_empty() { Verdict::Complete } else { broken_off };
         progress.failures.extend(failed);
         verdict
     }
 
-    async fn after_wave(&self, wave: Wave<'_>, local: &Material, result: &str) -> Vec<HostFailure> {
-        self.hooks_of(Moment::AfterWave, &wave.places(), local, &[wave.told(), hooks::result(result)].concat()).await
+    /// Tells the hooks how the wave ended, and which of its hosts could not be put back: a load balancer must not take those.
+    async fn after_wave(&self, wave: Wave<'_>, local: &Material, result: Exit, failures: &[HostFailure]) -> Vec<HostFailure> {
+        let unwell =
+            |name: &String| failures.iter().any(|failure| failure.host == *name && (failure.step == Step::Revert || failure.is_unknown()));
+        let unwell: Vec<String> = wave.names().into_iter().filter(unwell).collect();
+        let unwell = vec![("DEPLOYER_WAVE_UNWELL".to_owned(), unwell.join(" "))];
+        self.hooks_of(Moment::AfterWave, &wave.places(), local, &[wave.told(), hooks::result(result.name()), unwell].concat()).await
     }
 
     /// Switches the hosts of one wave, as many at once as may be missing.

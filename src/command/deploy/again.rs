@@ -1,6 +1,8 @@
 //! A release that some hosts have no more, made there again from its commit: pushed, built and sealed as by a deploy. What they serve
 //! does not change.
 
+use tokio::sync::OnceCell;
+
 use super::{Deploy, Member, prepare};
 use crate::cli;
 use crate::command::failure::{self, HostFailure};
@@ -12,7 +14,7 @@ use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
 use crate::host::Host;
-use crate::plan::{self, Goal};
+use crate::plan::Goal;
 use crate::release::ReleaseId;
 
 /// Makes the goal of a rollback on `hosts`, in their order, by one id: its own where none of them knows that for something else. Says
@@ -34,15 +36,23 @@ pub async fn make_again(
     }
     let args = cli::Deploy::default();
     let index = package_index::open(scene, events).await?;
-    let deploy = Deploy { scene, environment: &scene.environment, events, interrupt: interrupt.clone(), args: &args, index };
+    let deploy = Deploy {
+        scene,
+        environment: &scene.environment,
+        events,
+        interrupt: interrupt.clone(),
+        args: &args,
+        index,
+        beside: OnceCell::new(),
+    };
     let all: Vec<Host> = hosts.iter().map(|host| (*host).clone()).collect();
     let release = match &goal.release {
         Some(id) if !all.iter().any(|host| host.facts().releases.iter().any(|record| record.release.id == *id)) => id.clone(),
         Some(_) | None => deploy.release_id(material, &all)?,
     };
-    let wanted = |host: &Host| material.wanted(scene.environment.of(host.target()), true);
-    let plan = |host: &Host| plan::host(host.name(), &host.facts(), &wanted(host), material.need(), &scene.environment.name);
-    let members: Vec<Member> = all.iter().map(|host| Member { host: host.clone(), plan: plan(host), release: release.clone() }).collect();
+    let plans = material.plans(&scene.environment, &all, true);
+    let members: Vec<Member> =
+        all.iter().zip(plans).map(|(host, plan)| Member { host: host.clone(), plan, release: release.clone() }).collect();
     let blocked: Vec<Option<HostFailure>> = members.iter().map(|member| failure::blocked(&member.plan)).collect();
     if blocked.iter().any(Option::is_some) {
         return Ok(Ok(blocked.into_iter().map(|blocked| blocked.map_or_else(|| Ok(release.clone()), Err)).collect()));

@@ -22,24 +22,35 @@ impl Deploy<'_> {
     }
 
     /// Puts back every host this run switched, each to its own previous release.
-    pub(super) async fn put_back(&self, switched: &[&Member], all: &[Host], mut failures: Vec<HostFailure>, why: Option<String>) -> Ended {
+    pub(super) async fn put_back(
+        &self,
+        switched: &[&Member],
+        all: &[Host],
+        (label, failures): (&str, &mut Vec<HostFailure>),
+        why: Option<String>,
+    ) -> Ended {
         let tried: Vec<(&str, &ReleaseId)> = switched.iter().map(|member| (member.host.name(), &member.release)).collect();
         let back = switched.iter().map(|member| {
-            let is_bad = is_bad((member.host.name(), &member.release), &tried, &failures);
+            let is_bad = is_bad((member.host.name(), &member.release), &tried, failures);
             Back { host: &member.host, release: &member.release, is_bad }
         });
         let back: Vec<Back<'_>> = back.collect();
-        let stuck = activation::put_back(&back, &reason(&failures), self.events).await;
+        let stuck = activation::put_back(&back, &reason(failures), self.events).await;
         let whole = stuck.is_empty() && !failures.iter().any(HostFailure::is_unknown);
         failures.extend(stuck);
         fleet::refresh(all).await;
         let exit = if whole { Exit::RolledBack } else { Exit::Partial };
-        let live = activation::live(all, &failures);
+        let live = activation::live(all, failures);
         let state = outcome::serving(&self.environment.name, "runs", &live);
         let first = if whole { "Rolled back." } else { "NOT wholly rolled back." };
-        let error = outcome::explain_unless(why, exit, &failures, self.environment.targets.len(), state.clone());
-        let next = outcome::look_at(&self.environment.name, &failures);
-        Ended { exit, error: Some(error), live, ok: 0, failed: failures.len(), summary: format!("{first} {state}."), next }
+        let bad = if back.iter().any(|back| back.is_bad) {
+            format!("; {label} is marked bad and will not be chosen again")
+        } else {
+            String::new()
+        };
+        let error = outcome::explain_unless(why, exit, failures, self.environment.targets.len(), state.clone());
+        let next = outcome::look_at(&self.environment.name, failures);
+        Ended { exit, error: Some(error), live, ok: 0, failed: failures.len(), summary: format!("{first} {state}{bad}."), next }
     }
 }
 

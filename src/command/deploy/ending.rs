@@ -43,7 +43,7 @@ impl Deploy<'_> {
         let stopped = self.interrupt.asked().filter(|_| confirmed.len() < ready.len());
         if failures.is_empty() && stopped.is_none() && why.is_none() {
             let summary = format!("Deployed {label} to {name}: {} in {took} (was {was})", figures::counted(hosts as u64, "host"));
-            let undo = ("undo".to_owned(), format!("deployer rollback -e {name}"));
+            let undo = ("undo".to_owned(), self.scene.typed("rollback", ""));
             let next = if can_return { vec![undo] } else { Vec::new() };
             return Ended { exit: Exit::Ok, error: None, live, ok: hosts, failed: 0, summary, next };
         }
@@ -62,7 +62,7 @@ impl Deploy<'_> {
         let summary = format!("Deployed {label} to {name}: {ok} of {hosts} hosts in {took}; {state}");
         let mut next = outcome::look_at(name, &failures);
         if !left.is_empty() {
-            next.push(("finish".to_owned(), format!("{} -H {}", self.again(), left.join(","))));
+            next.push(("finish".to_owned(), self.scene.typed_on("deploy", &self.args.typed(), &left)));
         }
         Ended { exit: Exit::Partial, error: Some(error), live, ok, failed: failures.len(), summary, next }
     }
@@ -119,8 +119,7 @@ impl Deploy<'_> {
             error.hints = first.hint();
         }
         if !connected.hosts.is_empty() {
-            let names: Vec<String> = failures.iter().map(|failure| format!("!{}", failure.host)).collect();
-            error.hints.push(format!("without: {} -H '{}'", self.again(), names.join(",")));
+            error.hints.push(format!("without: {}", self.without(failures)));
         }
         Ended { exit: Exit::Unreachable, error: Some(error), live, ok: 0, failed: failures.len(), summary, next: Vec::new() }
     }
@@ -137,9 +136,14 @@ impl Deploy<'_> {
         next.push(("retry".to_owned(), self.again()));
         let failed: BTreeSet<&str> = failures.iter().map(|failure| failure.host.as_str()).collect();
         if !failed.is_empty() && failed.len() < hosts.len() {
-            let without: Vec<String> = failed.into_iter().map(|host| format!("!{host}")).collect();
-            next.push(("without".to_owned(), format!("{} -H '{}'", self.again(), without.join(","))));
+            next.push(("without".to_owned(), self.without(failures)));
         }
         Ended { exit: Exit::BuildFailed, error: Some(error), live, ok: 0, failed: failures.len(), summary, next }
+    }
+
+    /// What to type to deploy to all others than those that failed.
+    fn without(&self, failures: &[HostFailure]) -> String {
+        let failed: BTreeSet<&str> = failures.iter().map(|failure| failure.host.as_str()).collect();
+        self.scene.typed_without("deploy", &self.args.typed(), &Vec::from_iter(failed))
     }
 }

@@ -1,14 +1,16 @@
 //! Which hosts are well before the first wave: those that are not go first, since nobody misses them, and `min-healthy` counts the others.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use super::{Deploy, Member};
 use crate::command::scene;
+use crate::config::environment::Connect;
 use crate::config::ranges;
 use crate::error::Error;
-use crate::event::{Event, Severity};
+use crate::event::{Event, Events, Severity};
 use crate::exit::Exit;
-use crate::fleet::each;
+use crate::fleet::{self, each};
 use crate::host::Host;
 use crate::plan::{self, Action, HostPlan};
 use crate::rollout::Limits;
@@ -36,21 +38,24 @@ impl Deploy<'_> {
         Limits {
             on_failure: environment.on_failure,
             budget: self.budget(),
-            least_healthy: environment.min_healthy.at_least(environment.targets.len() + environment.left_out),
+            least_healthy: environment.min_healthy.at_least(environment.targets.len() + environment.left_out.len()),
         }
     }
 
     /// Refuses a run that could not switch a single host, before anything is sent. What only a check knows is not asked yet.
-    pub(super) fn refuse_without_room(&self, hosts: &[Host], plans: &[HostPlan]) -> Result<(), Error> {
+    pub(super) async fn refuse_without_room(&self, hosts: &[Host], plans: &[HostPlan]) -> Result<(), Error> {
+        let limits = self.limits();
+        if limits.least_healthy == 0 {
+            return Ok(());
+        }
         let is_well = |host: &&Host| plan::unwell(&host.facts()).is_none();
         let acting = hosts.iter().zip(plans).filter(|(_, plan)| plan.action != Action::Nothing && plan.blockers.is_empty());
         let (well, unwell): (Vec<&Host>, Vec<&Host>) = acting.map(|(host, _)| host).partition(is_well);
-        let healthy = hosts.iter().filter(is_well).count() + self.environment.left_out;
-        let limits = self.limits();
+        let healthy = hosts.iter().filter(is_well).count() + self.beside().await;
         if limits.leave_room(healthy, well.len(), unwell.len()) {
             return Ok(());
         }
-        let total = self.environment.targets.len() + self.environment.left_out;
+        let total = self.environment.targets.len() + self.environment.left_out.len();
         let what = format!(
             "`min-healthy` asks for {} hosts that stay well while others are switched, and there are {healthy} of {total}",
             limits.least_healthy
@@ -72,7 +77,32 @@ impl Deploy<'_> {
         .await;
         let unwell: BTreeMap<String, String> =
             hosts.iter().zip(found).filter_map(|(host, why)| Some((host.name().to_owned(), why?))).collect();
-        Health { well: hosts.len() - unwell.len() + self.environment.left_out, unwell, matters }
+        Health { well: hosts.len() - unwell.len() + self.beside().await, unwell, matters }
+    }
+
+    /// Counts the hosts that are well among those that the run leaves alone. One that does not answer is not.
+    async fn beside(&self) -> usize {
+        if self.environment.left_out.is_empty() || self.limits().least_healthy == 0 {
+            return 0;
+        }
+        let ask = || async {
+            let mut others = self.environment.clone();
+            others.targets.clone_from(&others.left_out);
+            others.connect = Connect { ask: false, trust_first_use: false, retries: 0, ..others.connect };
+            // They take no part: nothing of theirs is a step of this run.
+            let (events, _) = Events::new(Instant::now());
+            let connected = fleet::connect(&others, &events).await;
+            let found = each(&connected.hosts, usize::MAX >> 4, |host| async move {
+                match plan::unwell(&host.facts()) {
+                    None => self.check_now(host).await,
+                    known => known.map(str::to_owned),
+                }
+            });
+            let well = found.await.iter().filter(|why| why.is_none()).count();
+            fleet::close(&connected.hosts).await;
+            well
+        };
+        *self.beside.get_or_init(ask).await
     }
 
     async fn check_now(&self, host: &Host) -> Option<String> {
