@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use crate::figures::counted;
 use crate::op::{Current, Facts, RootState};
 use crate::release::{NewRelease, Record, ReleaseId, State};
 use crate::tree::Digest;
@@ -283,12 +284,19 @@ pub enum Way {
 pub enum RollbackError {
     #[error("`{host}` serves nothing")]
     NothingLive { host: String },
-    #[error("`{host}` has no confirmed release before the one it serves")]
-    NoTarget { host: String },
+    #[error("`{host}` has {} before the one it serves", confirmed(*before))]
+    NoTarget { host: String, before: usize },
     #[error("hosts would return to different revisions: `{first}` to {first_to}, `{second}` to {second_to}")]
     Differs { first: String, first_to: String, second: String, second_to: String },
     #[error("`{host}` does not have the release `{wanted}` as a confirmed one")]
     Missing { host: String, wanted: String },
+}
+
+fn confirmed(count: usize) -> String {
+    match count {
+        0 => "no confirmed release".to_owned(),
+        _ => format!("only {}", counted(count as u64, "confirmed release")),
+    }
 }
 
 /// Chooses what a rollback returns to: on every host the same code, sealed and confirmed once, by absolute id.
@@ -361,8 +369,8 @@ fn named<'a>(host: &str, facts: &'a Facts, text: &str) -> Result<&'a Record, Rol
 /// Follows what was live before, `count` times. A rollback leaves that chain as it is, so a second one goes further back.
 fn step_back<'a>(host: &str, facts: &'a Facts, count: usize) -> Result<&'a Record, RollbackError> {
     let mut record = live_record(facts).ok_or_else(|| RollbackError::NothingLive { host: host.to_owned() })?;
-    for _ in 0..count {
-        record = before(facts, record).ok_or_else(|| RollbackError::NoTarget { host: host.to_owned() })?;
+    for done in 0..count {
+        record = before(facts, record).ok_or_else(|| RollbackError::NoTarget { host: host.to_owned(), before: done })?;
     }
     Ok(record)
 }

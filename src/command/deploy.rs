@@ -311,14 +311,7 @@ impl Deploy<'_> {
     }
 
     fn release_id(&self, local: &Material, hosts: &[Host]) -> Result<ReleaseId, Error> {
-        let facts: Vec<Arc<Facts>> = hosts.iter().map(Host::facts).collect();
-        let taken = |id: &ReleaseId| {
-            facts.iter().any(|facts| {
-                facts.releases.iter().any(|record| record.release.id == *id) || facts.foreign.iter().any(|name| name == id.as_str())
-            })
-        };
-        plan::release_id(&self.scene.stamp, &local.label(), taken)
-            .map_err(|error| Error::new(Exit::Internal, "release-id", error.to_string()))
+        release_id(self.scene, &local.label(), hosts)
     }
 
     /// Records that cannot be read stop nothing that follows, but somebody has to know.
@@ -363,4 +356,15 @@ impl Deploy<'_> {
     fn serving(&self, verb: &str, hosts: &[Host]) -> String {
         outcome::serving(&self.environment.name, verb, &fleet::live(hosts))
     }
+}
+
+/// Names a new release as none of the hosts names any.
+pub fn release_id(scene: &Scene, label: &str, hosts: &[Host]) -> Result<ReleaseId, Error> {
+    let facts: Vec<Arc<Facts>> = hosts.iter().map(Host::facts).collect();
+    let taken = |id: &ReleaseId| {
+        facts.iter().any(|facts| {
+            facts.releases.iter().any(|record| record.release.id == *id) || facts.foreign.iter().any(|name| name == id.as_str())
+        })
+    };
+    plan::release_id(&scene.stamp, label, taken).map_err(|error| Error::new(Exit::Internal, "release-id", error.to_string()))
 }

@@ -183,7 +183,11 @@ pub fn describe_command(error: Option<&RemoteError>, command: Vec<String>) -> Do
         Some(RemoteError::Command { exited, .. }) if exit_code(exited).is_some() => {
             Done { exit: exit_code(exited), command, detail: exited.hint.clone(), sent_bytes: None }
         }
-        Some(error) => Done { exit: None, command, detail: Some(error.to_string()), sent_bytes: None },
+        Some(error @ (RemoteError::Command { .. } | RemoteError::NotStarted { .. })) => {
+            Done { exit: None, command, detail: Some(error.to_string()), sent_bytes: None }
+        }
+        // It was refused or lost before a command was to blame.
+        Some(error) => Done { detail: Some(error.to_string()), ..Done::default() },
         None => Done { exit: None, command, detail: None, sent_bytes: None },
     }
 }

@@ -101,13 +101,16 @@ async fn under_lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host], interru
     let named: Vec<(&str, &Facts)> = hosts.iter().map(Host::name).zip(facts.iter().map(|facts| &**facts)).collect();
     let before = fleet::live(hosts);
     let still = outcome::serving(environment, "still runs", &before);
-    let (goal, material) = goal(scene, args, &named, events).await.map_err(|error| error.state(still.clone()))?;
+    let (mut goal, material) = goal(scene, args, &named, events).await.map_err(|error| error.state(still.clone()))?;
     let mut returns = plan::ways(&named, &goal);
     miss_what_is_gone(scene, hosts, &mut returns).await;
     if let Some(exit) = interrupt.asked() {
         return Ok(scene.interrupted(exit, still, before));
     }
     let label = goal.name();
+    if goal.release.is_none() && material.is_some() {
+        goal.release = Some(deploy::release_id(scene, &label, hosts)?);
+    }
     if returns.iter().all(|target| target.way == Way::Stay) {
         let summary =
             format!("{environment} is at {label} on {}/{}; nothing to do.", hosts.len(), figures::counted(hosts.len() as u64, "host"));
@@ -176,7 +179,9 @@ async fn goal(scene: &Scene, args: &cli::Rollback, hosts: &[(&str, &Facts)], eve
     };
     let material = Material::prepare(&What { rev: Some(commit), ..What::default() }, scene, events).await?;
     let tree = material.artifact.manifest.tree_digest();
-    let goal = Goal { tree, commit: material.commit(), reference: Some(material.reference()), release: None };
+    // Named by its id it comes back under that.
+    let release = args.to.as_deref().filter(|to| !is_commit(to)).and_then(|to| to.parse().ok());
+    let goal = Goal { tree, commit: material.commit(), reference: Some(material.reference()), release };
     Ok((goal, Some(material)))
 }
 
@@ -189,8 +194,11 @@ fn commit_of(scene: &Scene, to: &str) -> Option<String> {
         let told = RunStore::read(&scene.directories.state, run).unwrap_or_default();
         told.iter().any(|timed| matches!(&timed.event, Event::Changes { release, .. } if release == to))
     };
-    let is_commit = to.len() >= 7 && to.bytes().all(|byte| byte.is_ascii_hexdigit());
-    ours.into_iter().find(|run| made(&run.run)).map(|run| run.meta.rev).or_else(|| is_commit.then(|| to.to_owned()))
+    ours.into_iter().find(|run| made(&run.run)).map(|run| run.meta.rev).or_else(|| is_commit(to).then(|| to.to_owned()))
+}
+
+fn is_commit(text: &str) -> bool {
+    text.len() >= 7 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Exports what hosts lack, and makes sure that it is what the others have.
@@ -286,7 +294,11 @@ async fn put_back(scene: &Scene, switched: &[Back<'_>], hosts: &[Host], mut fail
     fleet::refresh(hosts).await;
     let live = activation::live(hosts, &failures);
     let state = outcome::serving(&scene.environment.name, "runs", &live);
-    let exit = if whole { Exit::RolledBack } else { Exit::Partial };
+    let exit = match whole {
+        true if switched.is_empty() => Exit::BuildFailed,
+        true => Exit::RolledBack,
+        false => Exit::Partial,
+    };
     let error = outcome::explain(exit, &failures, hosts.len(), state.clone());
     let (failed, summary) = (failures.len(), format!("The rollback failed. {state}."));
     let next = outcome::look_at(&scene.environment.name, &failures);

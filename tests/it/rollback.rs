@@ -100,16 +100,16 @@ error: `app1` does not have the release `<release>` as a confirmed one
     world.deployer(["rollback", "--to", "~9"]).is(
         Exit::Config,
         str![""],
-        str![[r"
+        str![[r#"
 boskel → prod · rollback · 1 host
 [<t>] connect  1/1
 
-error: `app1` has no confirmed release before the one it serves
+error: `app1` has only 2 confirmed releases before the one it serves
   state: prod still runs 0b2540c on 1/1 host
   hint: see what there is: deployer releases -e prod
   hint: choose one: deployer rollback -e prod --to ID
 
-"]],
+"#]],
     );
     world.deployer(["rollback", "--to", "nonsense"]).is(
         Exit::Config,

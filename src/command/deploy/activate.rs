@@ -24,6 +24,8 @@ struct Progress<'m> {
     rollout: Rollout,
     /// Hosts that serve the new release, confirmed or not.
     switched: Vec<&'m Member>,
+    /// Whether any host was, put back since or not.
+    has_switched: bool,
     confirmed: Vec<String>,
     failures: Vec<HostFailure>,
     begun: usize,
@@ -81,6 +83,7 @@ impl Deploy<'_> {
         let mut progress = Progress {
             rollout: Rollout::new(self.limits(), health.well, counted),
             switched: Vec::new(),
+            has_switched: false,
             confirmed: Vec::new(),
             failures,
             begun: 0,
@@ -114,10 +117,10 @@ impl Deploy<'_> {
         for _ in progress.begun..ready.len() {
             tally.absent(&activation::STEPS);
         }
-        let Progress { switched, confirmed, mut failures, why, undrained, .. } = progress;
+        let Progress { switched, has_switched, confirmed, mut failures, why, undrained, .. } = progress;
         let ended = match verdict {
             // Whatever failed did so before anything was switched.
-            Verdict::Rollback | Verdict::Stop if switched.is_empty() && failures.iter().all(|failure| failure.step < Step::Activate) => {
+            Verdict::Rollback | Verdict::Stop if !has_switched && !failures.iter().any(HostFailure::is_unknown) => {
                 match self.interrupt.asked() {
                     Some(exit) if why.is_some() => self.interrupted(exit, all),
                     Some(_) | None => self.not_activated(all, &failures, why),
@@ -251,10 +254,12 @@ impl Deploy<'_> {
                         Ok(()) => {
                             progress.confirmed.push(member.host.name().to_owned());
                             progress.switched.push(member);
+                            progress.has_switched = true;
                         }
                         Err(NotActivated { failure, is_switched }) => {
                             progress.failures.push(failure);
                             if is_switched {
+                                progress.has_switched = true;
                                 progress.switched.push(member);
                                 failed.push(member);
                             }
