@@ -342,7 +342,8 @@ pub fn ways(hosts: &[(&str, &Facts)], goal: &Goal) -> Vec<Return> {
         let good = |record: &&Record| record.release.tree == goal.tree && record.state.is_good();
         // One tree may have been built in more than one way: what was chosen is one of them.
         let chosen = facts.releases.iter().filter(good).find(|record| Some(&record.release.id) == goal.release.as_ref());
-        let has = chosen.or_else(|| facts.releases.iter().rev().find(good));
+        // Nothing is gained where the same code is live.
+        let has = chosen.or_else(|| live_record(facts).filter(good)).or_else(|| facts.releases.iter().rev().find(good));
         let way = match has.map(|record| record.release.id.clone()) {
             None => Way::Make,
             Some(id) if from.as_ref() == Some(&id) => Way::Stay,
@@ -436,3 +437,7 @@ pub fn release_id(stamp: &str, label: &str, taken: impl Fn(&ReleaseId) -> bool) 
         number += 1;
     }
 }
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;
