@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::cli::{self, Common};
+use crate::command::builder;
 use crate::command::cache;
 use crate::command::material::Material;
 use crate::command::plan::{is_needed, needed};
@@ -51,6 +52,8 @@ impl Finding {
 
 const HERE: &str = "This computer";
 const HOSTS: &str = "Hosts";
+/// Whoever builds for the hosts and is none of them.
+const BUILDERS: &str = "Builder";
 
 /// Runs the verb.
 pub async fn doctor(common: &Common, args: &cli::Doctor) -> Result<Exit, Error> {
@@ -76,8 +79,9 @@ pub async fn doctor(common: &Common, args: &cli::Doctor) -> Result<Exit, Error> 
         findings.push(Finding::new(HOSTS, "connect", Level::Problem, format!("{}: {error}", target.name), error.hint().into_iter().next()));
     }
     findings.extend(noises(&connected.hosts));
-    findings.extend(hosts(&scene, &connected.hosts).await);
+    findings.extend(hosts(&scene.environment, &connected.hosts).await);
     findings.extend(caches(&scene, &connected.hosts, &events).await);
+    findings.extend(builders(&scene, &connected.hosts, &events).await);
     fleet::close(&connected.hosts).await;
     let count = |level: Level| findings.iter().filter(|finding| finding.level == level).count();
     let (problems, warnings) = (count(Level::Problem), count(Level::Warning));
@@ -96,10 +100,13 @@ pub async fn doctor(common: &Common, args: &cli::Doctor) -> Result<Exit, Error> 
 
 fn text(findings: &[Finding], hosts: usize, problems: usize, warnings: usize, paper: Paper) -> String {
     let mut text = String::new();
-    for group in [HERE, HOSTS] {
+    for group in [HERE, HOSTS, BUILDERS] {
+        let of_group: Vec<&Finding> = findings.iter().filter(|finding| finding.group == group).collect();
         let count = if group == HOSTS { format!(" ({hosts})") } else { String::new() };
-        text += &format!("{group}{count}\n");
-        for finding in findings.iter().filter(|finding| finding.group == group) {
+        if group != BUILDERS || !of_group.is_empty() {
+            text += &format!("{group}{count}\n");
+        }
+        for finding in of_group {
             let mark = match finding.level {
                 Level::Ok => "✓",
                 Level::Warning => "!",
@@ -167,8 +174,7 @@ fn noises(hosts: &[Host]) -> Vec<Finding> {
         .collect()
 }
 
-async fn hosts(scene: &Scene, hosts: &[Host]) -> Vec<Finding> {
-    let environment = &scene.environment;
+async fn hosts(environment: &Environment, hosts: &[Host]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let facts: Vec<(String, Arc<Facts>)> = hosts.iter().map(|host| (host.name().to_owned(), host.facts())).collect();
     let mut platforms: Vec<&str> = facts.iter().map(|(_, facts)| facts.platform.as_str()).collect();
@@ -204,6 +210,37 @@ async fn hosts(scene: &Scene, hosts: &[Host]) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Looks at whoever builds for the hosts and is none of them, in the same ways.
+async fn builders(scene: &Scene, members: &[Host], events: &Events) -> Vec<Finding> {
+    let environment = scene.environment.builders_apart();
+    if environment.targets.is_empty() {
+        return Vec::new();
+    }
+    let began = Instant::now();
+    let connected = fleet::connect(&environment, events).await;
+    let mut findings = vec![connections(&connected, began.elapsed().as_millis())];
+    for (target, error) in &connected.unreachable {
+        findings.push(Finding::new(HOSTS, "connect", Level::Problem, format!("{}: {error}", target.name), error.hint().into_iter().next()));
+    }
+    // One that is a host by another name was looked at.
+    let apart: Vec<Host> = connected.hosts.iter().filter(|host| builder::twin(host, members).is_none()).cloned().collect();
+    if !apart.is_empty() {
+        findings.extend(noises(&apart));
+        findings.extend(hosts(&environment, &apart).await);
+        findings.extend(caches(scene, &apart, events).await);
+    }
+    fleet::close(&connected.hosts).await;
+    // No `-H` names it: `setup` makes it ready, and deploys prune it.
+    let setup = format!("deployer setup -e {}", environment.name);
+    let fix = |name: &str, fix: String| match (name, fix.contains(" -H ")) {
+        ("disk", _) => None,
+        (_, true) => Some(setup.clone()),
+        (_, false) => Some(fix),
+    };
+    let of_builder = |finding: Finding| Finding { group: BUILDERS, fix: finding.fix.and_then(|text| fix(finding.name, text)), ..finding };
+    findings.into_iter().map(of_builder).collect()
 }
 
 /// Compares caches with what the revision needs that is deployed by default; without one there is nothing to compare with.

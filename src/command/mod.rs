@@ -3,6 +3,7 @@
 mod activation;
 mod adopt;
 mod boot_unit;
+mod builder;
 mod cache;
 mod config;
 mod confirm;
@@ -119,7 +120,7 @@ async fn verb(cli: Cli) -> Result<Exit, Error> {
         Verb::Logs(args) => logs::logs(&common, &args),
         Verb::Run(args) => run::run(&common, &args).await,
         Verb::Hosts(args) => hosts::hosts(&common, &args).await,
-        Verb::Setup(args) => setup::setup(&common, &args).await,
+        Verb::Setup(args) => Box::pin(setup::setup(&common, &args)).await,
         Verb::Prune(args) => prune::prune(&common, &args).await,
         Verb::Doctor(args) if args.adopt => adopt::adopt(&common).await,
         Verb::Cache(args) => Box::pin(cache::cache(&common, &args)).await,

@@ -25,6 +25,8 @@ use crate::rollout;
 use crate::tree::path::Shown;
 use crate::tree::{Digest, Kind, TreePath};
 
+mod once;
+
 /// Runs the verb.
 pub async fn plan(common: &Common, what: &What, overrides: &Overrides, changes: bool, exit_code: bool) -> Result<Exit, Error> {
     let mut scene = Scene::set(common, overrides).await?;
@@ -89,21 +91,12 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, caches: Op
     let plans = local.plans(environment, &connected.hosts, force);
     let mut blockers = blockers(environment, local, connected, &plans).await;
     blockers.extend(caches.iter().flat_map(|caches| caches.blockers(environment)));
+    blockers.extend(once::blockers(scene, local, &connected.hosts, &plans, force).await);
     let mut rows = Vec::new();
     for (index, (host, plan)) in connected.hosts.iter().zip(&plans).enumerate() {
         let cache = caches.and_then(|caches| Some(caches.rows.get(index)?.as_ref()?.short()));
         rows.push(PlanRow { cache, ..row(scene, local, host, plan).await });
-        if let Some(hold) = &host.facts().hold {
-            let what = format!("on hold by {}: {}", hold.by, hold.reason);
-            blockers.push(Blocker { hosts: vec![host.name().to_owned()], what, fix: None });
-        }
-        if let Some(holder) = &host.facts().holder {
-            blockers.push(Blocker {
-                hosts: vec![host.name().to_owned()],
-                what: format!("locked by {}, {}", holder.by, holder.what),
-                fix: Some(format!("deployer deploy -e {} --wait-lock 15m", environment.name)),
-            });
-        }
+        blockers.extend(occupied(environment, host));
     }
     if let Some(closed) = windows::closed(environment, jiff::Timestamp::now()) {
         let what = format!("{}: {}", closed.what, closed.opens);
@@ -143,6 +136,20 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, caches: Op
         unknowns: unknowns(environment, caches.is_some()),
         blockers,
     }
+}
+
+/// Who keeps others from a host.
+fn occupied(environment: &Environment, host: &Host) -> Vec<Blocker> {
+    let facts = host.facts();
+    let hosts = || vec![host.name().to_owned()];
+    let hold =
+        facts.hold.as_ref().map(|hold| Blocker { hosts: hosts(), what: format!("on hold by {}: {}", hold.by, hold.reason), fix: None });
+    let holder = facts.holder.as_ref().map(|holder| Blocker {
+        hosts: hosts(),
+        what: format!("locked by {}, {}", holder.by, holder.what),
+        fix: Some(format!("deployer deploy -e {} --wait-lock 15m", environment.name)),
+    });
+    hold.into_iter().chain(holder).collect()
 }
 
 fn commit(line: CommitLine) -> PlanCommit {
@@ -314,15 +321,21 @@ async fn blockers(environment: &Environment, local: &Material, connected: &Conne
         blockers.push(Blocker { hosts: vec![first, second], what: "one host with one root, by two names".to_owned(), fix });
     }
     blockers.extend(tracked_in_the_way(environment, local));
+    blockers.extend(lacking_paths(environment, &connected.hosts).await);
+    blockers
+}
+
+/// What must be on hosts before a build can begin, and is not.
+async fn lacking_paths(environment: &Environment, hosts: &[Host]) -> Vec<Blocker> {
     let paths = needed(environment);
-    let probes = each(&connected.hosts, 64, |host| {
+    let probes = each(hosts, 64, |host| {
         let root = host.target().root.as_ref().unwrap_or(&environment.root).to_string();
         host.ask(Op::Probe { paths: paths.iter().map(|path| path.at(host.target(), &root)).collect() })
     });
     let probes = probes.await;
+    let mut blockers = Vec::new();
     for (index, path) in paths.iter().enumerate() {
-        let lacking: Vec<String> = connected
-            .hosts
+        let lacking: Vec<String> = hosts
             .iter()
             .zip(&probes)
             .filter(|(host, _)| is_needed(environment, host.target(), path))

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::cli::{self, Common};
+use crate::command::builder;
 use crate::command::cache::Supplies;
 use crate::command::failure;
 use crate::command::interrupt::Interrupt;
@@ -44,13 +45,18 @@ pub async fn setup(common: &Common, args: &cli::Setup) -> Result<Exit, Error> {
 }
 
 async fn run(scene: &Scene, args: &cli::Setup, events: &Events) -> Ended {
-    let connected = fleet::connect(&scene.environment, events).await;
+    // Whoever builds for all is made ready too, be it a host of the environment or not.
+    let builders = scene.environment.builders_apart();
+    let (mut connected, apart) = tokio::join!(fleet::connect(&scene.environment, events), fleet::connect(&builders, events));
+    connected.unreachable.extend(apart.unreachable);
     let ended = if connected.unreachable.is_empty() {
-        with_hosts(scene, args, &connected.hosts, events).await
+        with_hosts(scene, args, (&connected.hosts, &apart.hosts), events).await
     } else {
-        Ended::by(outcome::unreachable(&connected, "nothing was changed".to_owned()), scene.environment.targets.len())
+        let all = scene.environment.targets.len() + builders.targets.len();
+        Ended::by(outcome::unreachable(&connected, "nothing was changed".to_owned()), all)
     };
     fleet::close(&connected.hosts).await;
+    fleet::close(&apart.hosts).await;
     ended
 }
 
@@ -79,25 +85,43 @@ async fn print_sudoers(common: &Common, scene: &Scene) -> Result<Exit, Error> {
     Ok(print(&format!("{}\n", lines.join("\n"))))
 }
 
-async fn with_hosts(scene: &Scene, args: &cli::Setup, hosts: &[Host], events: &Events) -> Ended {
+async fn with_hosts(scene: &Scene, args: &cli::Setup, (hosts, builders): (&[Host], &[Host]), events: &Events) -> Ended {
     let environment = &scene.environment;
-    let tally = Tally::new(events, hosts.len());
-    let supplies = Supplies::find(scene, hosts, events).await;
-    let results = each(hosts, environment.parallel, |host| {
-        tally.step(host.name(), Step::Setup, set_up(scene, host, &supplies, args.check, events), |result| Done {
-            detail: Some(match result {
-                Ok(result) if !result.root_commands.is_empty() => "root has to act first".to_owned(),
-                Ok(result) if result.changed.is_empty() => "as it must be".to_owned(),
-                Ok(result) => result.changed.join("; "),
-                Err(error) => error.to_string(),
-            }),
-            ..Done::default()
-        })
-    })
-    .await;
+    let all = [hosts, builders].concat();
+    let tally = Tally::new(events, all.len());
+    let supplies = Supplies::find(scene, &all, events).await;
+    let one = |host: Host| {
+        let supplies = &supplies;
+        let tally = &tally;
+        async move {
+            let describe = |result: Result<&SetUpResult, &RemoteError>| Done {
+                detail: Some(match result {
+                    Ok(result) if !result.root_commands.is_empty() => "root has to act first".to_owned(),
+                    Ok(result) if result.changed.is_empty() => "as it must be".to_owned(),
+                    Ok(result) => result.changed.join("; "),
+                    Err(error) => error.to_string(),
+                }),
+                ..Done::default()
+            };
+            let result = tally.step(host.name(), Step::Setup, set_up(scene, &host, supplies, args.check, events), describe).await;
+            (host, result)
+        }
+    };
+    let mut results = each(hosts.iter().cloned(), environment.parallel, one).await;
+    for builder in builders {
+        // By another name it may be one of the hosts, which is ready by now, or the builder before.
+        fleet::refresh(&all).await;
+        let before: Vec<Host> = results.iter().map(|(host, _)| host.clone()).collect();
+        if builder::twin(builder, &before).is_some() {
+            tally.absent(&[Step::Setup]);
+        } else {
+            results.push(one(builder.clone()).await);
+        }
+    }
     let (mut failures, mut evidence, mut changed) = (Vec::new(), Vec::new(), 0);
     let mut refused = false;
-    for (host, result) in hosts.iter().zip(results) {
+    let ready: Vec<Host> = results.iter().map(|(host, _)| host.clone()).collect();
+    for (host, result) in results {
         match result {
             Ok(result) => {
                 changed += result.changed.len();
@@ -115,7 +139,7 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, hosts: &[Host], events: &E
         exit: error.exit,
         error: Some(error),
         live: live.clone(),
-        ok: hosts.len().saturating_sub(failed),
+        ok: ready.len().saturating_sub(failed),
         failed,
         summary: String::new(),
         next: Vec::new(),
@@ -123,7 +147,7 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, hosts: &[Host], events: &E
     if !failures.is_empty() {
         let failed = failures.len();
         let exit = if failures.iter().any(|failure| failure.is_locked) { Exit::Locked } else { Exit::BuildFailed };
-        return counts(outcome::explain(exit, &failures, hosts.len(), state), failed);
+        return counts(outcome::explain(exit, &failures, ready.len(), state), failed);
     }
     if refused {
         let error = Error::new(Exit::Refused, "needs-root", "the login user may not do all of it; root has to run this once")
@@ -140,13 +164,24 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, hosts: &[Host], events: &E
         return counts(error, 0);
     }
     let summary = match (args.check, changed) {
-        (_, 0) => format!("{} is as it must be: {}", environment.name, counted(hosts.len() as u64, "host")),
+        (_, 0) => format!("{} is as it must be: {}", environment.name, counted_with(hosts, &ready)),
         (true, _) => format!("{} needs {}; nothing was changed", environment.name, counted(changed as u64, "change")),
-        (false, _) => format!("{} is ready: {}", environment.name, counted(hosts.len() as u64, "host")),
+        (false, _) => format!("{} is ready: {}", environment.name, counted_with(hosts, &ready)),
     };
     let verb = if args.check && changed > 0 { "setup" } else { "deploy" };
     let next = vec![(verb.to_owned(), format!("deployer {verb} -e {}", environment.name))];
-    Ended { exit: Exit::Ok, error: None, live, ok: hosts.len(), failed: 0, summary, next }
+    Ended { exit: Exit::Ok, error: None, live, ok: ready.len(), failed: 0, summary, next }
+}
+
+/// `2 hosts and build1, which builds for them`.
+fn counted_with(hosts: &[Host], ready: &[Host]) -> String {
+    let builders: Vec<&str> = ready.iter().skip(hosts.len()).map(Host::name).collect();
+    let with = match builders.as_slice() {
+        [] => String::new(),
+        [one] => format!(" and {one}, which builds for them"),
+        more => format!(" and {}, which build for them", more.join(" and ")),
+    };
+    format!("{}{with}", counted(hosts.len() as u64, "host"))
 }
 
 /// Sets one host up under its lock, where there is a root that can hold one.

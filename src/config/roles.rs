@@ -1,6 +1,6 @@
 //! What hosts do by their role: which settings hold for a host, and that roles which are named are somebody's.
 
-use super::environment::{Environment, HookPlace, Target};
+use super::environment::{BuildOn, Environment, HookPlace, Target};
 use super::fault::closest;
 use super::ranges;
 use crate::error::Error;
@@ -16,6 +16,31 @@ impl Environment {
     /// Every way in which hosts are built, activated and checked: what holds for all, and what holds for a role.
     pub fn ways(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.by_role.iter().map(|(_, environment)| environment))
+    }
+
+    /// Whoever is named to build for a host: at the root where the release will run, and in the way of the host it builds for.
+    #[must_use]
+    pub fn builder_of(&self, target: &Target) -> Option<Target> {
+        let BuildOn::One(builder) = &self.of(target).build.as_ref()?.on else { return None };
+        let root = builder.root.as_ref().or(target.root.as_ref()).unwrap_or(&self.root).clone();
+        Some(Target { root: Some(root), roles: target.roles.clone(), ..(**builder).clone() })
+    }
+
+    /// The same environment with those as its hosts who build for it and are none of its own. A run that was narrowed to some hosts is
+    /// about those alone.
+    #[must_use]
+    pub fn builders_apart(&self) -> Self {
+        let is_own = |builder: &Target| self.targets.iter().any(|target| target.name == builder.name);
+        let mut builders: Vec<Target> = Vec::new();
+        for target in self.targets.iter().filter(|_| self.left_out.is_empty()) {
+            let Some(builder) = self.builder_of(target).filter(|builder| !is_own(builder)) else { continue };
+            // Where hosts have roots of their own, it builds at that of the first: what it builds runs on no other.
+            let is_same = |other: &Target| other.name == builder.name && std::ptr::eq(self.of(other), self.of(&builder));
+            if !builders.iter().any(is_same) {
+                builders.push(builder);
+            }
+        }
+        Self { targets: builders, ..self.clone() }
     }
 
     /// Checks that a host has one role at most that says something, and, where all hosts are known, that roles are somebody's.

@@ -15,10 +15,12 @@ use rustix::process::{Pid, Signal};
 use super::{Error, Guard, Result, capture, doing, guard_command, make_key};
 
 /// Starts sshd, tells its pid, and ends it with its connections once stdin closes. The pause comes first so that no connection is
-/// accepted between listing them and ending them.
+/// accepted between listing them and ending them. When whoever started this ends meanwhile, its group is an orphan with a paused process,
+/// to which the kernel sends a hang-up (setpgid(2)): it must not end this before it has ended sshd.
 const KEEPER: &str = r#"
 "$@" </dev/null >/dev/null &
 sshd=$!
+trap '' HUP
 echo "$sshd"
 exec >/dev/null 2>&1
 read -r line

@@ -1,6 +1,6 @@
 //! The sample project `boskel`: a repository whose every byte, author and date is fixed.
 //!
-//! Three commits on `master`: `v1`, one that wants a package that the download cache lacks at first, and `v2`, which does without.
+//! Three commits on `master`: `v1`, `sizes`, which wants a package that the download cache lacks at first, and `v2`, which does without.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ impl Sample {
                 ("buildout.cfg", BUILDOUT_CFG.to_owned() + LATE_PIN),
                 ("setup.py", include_str!("boskel/setup.py").replace(r#"["tabulate"]"#, r#"["humanize", "tabulate"]"#)),
             ],
-            Self::Shell => vec![("build.sh", BUILD_SH.replace("in greeting-1.0.sh", &format!("in greeting-1.0.sh {LATE_PART}")))],
+            Self::Shell => vec![("build.sh", BUILD_SH.replace("=\"greeting-1.0.sh", &format!("=\"greeting-1.0.sh {LATE_PART}")))],
         }
     }
 
@@ -71,7 +71,7 @@ pub struct SampleRepository {
     pub directory: PathBuf,
     /// The commit tagged `v1`. What it builds says `boskel 1.0.0`.
     pub v1: String,
-    /// The commit between them: it builds only where `DownloadCache::add_late` was called.
+    /// The commit between them, tagged `sizes`: it builds only where `DownloadCache::add_late` was called.
     pub wanting: String,
     /// The commit tagged `v2`, at the head of `master`.
     pub v2: String,
@@ -91,6 +91,7 @@ impl SampleRepository {
         let v1 = empty.commit("Say which version this is", &borrow(&sample.first()))?;
         empty.tag("v1", &v1)?;
         let wanting = empty.commit("Say sizes as people do", &borrow(&sample.wanting()))?;
+        empty.tag("sizes", &wanting)?;
         let v2 = empty.commit("Release 2.0 without the sizes", &borrow(&sample.second()))?;
         empty.tag("v2", &v2)?;
         Ok(Self { v1, wanting, v2, ..empty })

@@ -62,6 +62,7 @@ use deployer::{op, release, tree};
 mod bad_input;
 mod barrier;
 mod build;
+mod builder;
 mod cache;
 #[path = "../../src/helper/recover/decide.rs"]
 mod decide;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::{Deploy, Member};
+use crate::command::builder::{self, Giver, release_of, root_of};
 use crate::command::failure::{self, HostFailure};
 use crate::command::locks::{self, Attempt};
 use crate::command::manifests;
 use crate::command::material::Material;
 use crate::command::promotion::Promoted;
-use crate::config::environment::{Build, BuildOn, Environment, HostPath, Target};
+use crate::config::environment::Target;
 use crate::error::Error;
 use crate::event::Step;
 use crate::exit::Exit;
@@ -17,10 +18,9 @@ use crate::fleet::{Done, Tally, each};
 use crate::git::Artifact;
 use crate::host::Host;
 use crate::op::{Answer, Op, PathKind};
-use crate::plan::{self, Action, HostPlan};
+use crate::plan::{Action, HostPlan};
 use crate::release::{NewRelease, Origin, ReleaseId};
 use crate::stage::capture::{self, Capture, CaptureError, Store};
-use crate::stage::likeness;
 use crate::stage::transfer::Parcel;
 
 /// Whoever gives the built release to the others.
@@ -43,19 +43,8 @@ enum SourceState {
     Promoted,
 }
 
-/// Who is to build for all.
-#[derive(Clone, Copy)]
-enum Builder<'a> {
-    First,
-    Named(&'a Target),
-}
-
 /// What came of preparing: a result for each host, or why there is nothing that any of them could get.
 pub(super) type Prepared = Result<Vec<Result<(), HostFailure>>, Vec<HostFailure>>;
-
-fn root_of(environment: &Environment, target: &Target) -> String {
-    target.root.as_ref().unwrap_or(&environment.root).to_string()
-}
 
 impl Deploy<'_> {
     /// Says who builds for all; none where every host builds for itself, or nothing has to be made. The hosts are locked.
@@ -73,49 +62,20 @@ impl Deploy<'_> {
             let (host, root, release) = (promoted.host.clone(), promoted.root.clone(), promoted.release.id.clone());
             return Ok(Some(Source { host, root, release, state: SourceState::Promoted }));
         }
-        let Some(builder) = self.builder(hosts, plans)? else { return Ok(None) };
-        let source = |host: &Host, release: &ReleaseId, state| Source {
+        let state = || format!("nothing was activated; {}", self.serving("still runs", hosts));
+        let giver = builder::giver(self.environment, hosts, plans).map_err(|differ| differ.explain().state(state()))?;
+        let member = |host: &Host, release: &ReleaseId, state| Source {
             host: host.clone(),
-            root: root_of(self.environment, host.target()),
+            root: root_of(self.environment, host.target()).to_string(),
             release: release.clone(),
             state,
         };
-        let members = || hosts.iter().zip(plans);
-        let wanted = |host: &Host| match builder {
-            Builder::First => true,
-            Builder::Named(target) => target.name == host.name(),
-        };
-        // What is sealed already is built no second time: the builder's own comes first.
-        let has = |(host, plan): (&Host, &HostPlan)| release_of(plan).map(|release| source(host, release, SourceState::Ready));
-        let ready = members().filter(|(host, _)| wanted(host)).find_map(has).or_else(|| members().find_map(has));
-        if ready.is_some() {
-            return Ok(ready);
+        match giver {
+            None => Ok(None),
+            Some(Giver::Ready(host, release)) => Ok(Some(member(host, release, SourceState::Ready))),
+            Some(Giver::Member(host)) => Ok(Some(member(host, fresh, SourceState::Member))),
+            Some(Giver::Apart(target)) => self.apart(&target, local, hosts, fresh).await.map(Some),
         }
-        match (builder, hosts.iter().find(|host| wanted(host))) {
-            (_, Some(host)) => Ok(Some(source(host, fresh, SourceState::Member))),
-            (Builder::Named(target), None) => self.apart(target, local, hosts, fresh).await.map(Some),
-            (Builder::First, None) => Ok(None),
-        }
-    }
-
-    /// Says who is to build for all that must be made, if one is.
-    fn builder(&self, hosts: &[Host], plans: &[HostPlan]) -> Result<Option<Builder<'_>>, Error> {
-        let made = hosts.iter().zip(plans).filter(|(_, plan)| plan.action == Action::Make);
-        let builds: Vec<(&Host, &Environment)> = made.map(|(host, _)| (host, self.environment.of(host.target()))).collect();
-        let is_once = |environment: &Environment| environment.build.as_ref().is_some_and(|build| build.on != BuildOn::Host);
-        let Some((first, environment)) = builds.iter().find(|(_, environment)| is_once(environment)) else { return Ok(None) };
-        let key = crate::recipe::build_key(environment);
-        if let Some((other, _)) = builds.iter().find(|(_, environment)| crate::recipe::build_key(environment) != key) {
-            let what = format!("one host builds for all, and `{}` and `{}` are to be built in different ways", first.name(), other.name());
-            return Err(Error::new(Exit::Config, "builds-differ", what)
-                .state(format!("nothing was activated; {}", self.serving("still runs", hosts)))
-                .hint("write `build.on = \"host\"`, or give the roles the same build"));
-        }
-        Ok(environment.build.as_ref().and_then(|build| match &build.on {
-            BuildOn::Host => None,
-            BuildOn::First => Some(Builder::First),
-            BuildOn::One(target) => Some(Builder::Named(target)),
-        }))
     }
 
     /// Prepares every host: each for itself, or all from one source.
@@ -134,9 +94,7 @@ impl Deploy<'_> {
 
     /// Connects to a builder that is no host of this run, and locks it too.
     async fn apart(&self, target: &Target, local: &Material, hosts: &[Host], fresh: &ReleaseId) -> Result<Source, Error> {
-        // It builds where the release will run.
-        let runs_at = hosts.first().and_then(|host| host.target().root.as_ref());
-        let root = target.root.as_ref().or(runs_at).unwrap_or(&self.environment.root);
+        let root = root_of(self.environment, target);
         let state = format!("nothing was activated; {}", self.serving("still runs", hosts));
         let host = Host::connect(target, root, &self.environment.connect).await.map_err(|error| {
             let what = format!("`{}`, which is to build, cannot be reached: {error}", target.name);
@@ -145,35 +103,20 @@ impl Deploy<'_> {
             failure
         })?;
         // By another name it may be one of the hosts of the run.
-        let id = host.facts().host_id.clone();
-        if let Some(member) = hosts.iter().find(|member| id.is_some() && member.facts().host_id == id) {
-            let root = root_of(self.environment, member.target());
+        if let Some(member) = builder::twin(&host, hosts) {
+            let root = root_of(self.environment, member.target()).to_string();
             return Ok(Source { host: member.clone(), root, release: fresh.clone(), state: SourceState::Member });
         }
-        self.plan_apart(&host, root, local).map_err(|error| error.state(state.clone()))?;
+        let plan = |host: &Host| builder::plan_apart(self.environment, host, local, self.args.what.force);
+        plan(&host).map_err(|error| error.state(state.clone()))?;
         if let Attempt::Refused(error) = locks::take(self.scene, std::slice::from_ref(&host), "building for others").await {
             return Err(error.state(state));
         }
         // Recovery, or the run that had the lock before, may have changed what it has.
         let _ = host.refresh().await;
-        let plan = self.plan_apart(&host, root, local).map_err(|error| error.state(state))?;
+        let plan = plan(&host).map_err(|error| error.state(state))?;
         let release = release_of(&plan).unwrap_or(fresh).clone();
         Ok(Source { host, root: root.to_string(), release, state: SourceState::Apart(plan) })
-    }
-
-    /// Plans a builder. What it serves, if anything, is its own affair.
-    fn plan_apart(&self, host: &Host, root: &HostPath, local: &Material) -> Result<HostPlan, Error> {
-        let (name, facts) = (host.name(), host.facts());
-        let wanted = local.wanted(self.environment, self.args.what.force);
-        let plan = plan::host(name, &facts, &wanted, local.need(), &self.environment.name);
-        let Some(blocker) = plan.blockers.iter().find(|blocker| blocker.code != "current") else { return Ok(plan) };
-        let what = format!("`{name}` cannot build in `{root}`, where the release will run: {}", blocker.message);
-        let hint = if blocker.code.starts_with("root-") {
-            format!("make `{root}` a directory there that `{}` may write to, or let another host build: `build.on`", facts.user)
-        } else {
-            blocker.hint.clone()
-        };
-        Err(Error::new(Exit::BuildFailed, blocker.code, what).hint(hint))
     }
 
     /// Lets the source build, unless it has, and brings what it built to every host that has to be made. What hosts serve does not change.
@@ -182,7 +125,8 @@ impl Deploy<'_> {
         let makers: Vec<Member> = working.iter().filter(gets).cloned().collect();
         let own = || makers.first().and_then(|member| self.environment.of(member.host.target()).build.as_ref());
         let build = local.promoted.as_ref().map_or_else(own, |promoted| promoted.build.as_ref());
-        let mut failures = self.unlike(source, &makers, build).await;
+        let getting: Vec<&Host> = makers.iter().map(|member| &member.host).collect();
+        let mut failures = builder::unlike(self.environment, (&source.host, &source.root), &getting, build).await;
         if failures.len() > self.budget() {
             return Ok(Err(failures));
         }
@@ -209,34 +153,6 @@ impl Deploy<'_> {
         }
         let result = |member: &Member| failures.iter().find(|failure| failure.host == member.host.name()).cloned().map_or(Ok(()), Err);
         Ok(Ok(working.iter().map(result).collect()))
-    }
-
-    /// Finds the hosts on which what the source builds would not run.
-    async fn unlike(&self, source: &Source, makers: &[Member], build: Option<&Build>) -> Vec<HostFailure> {
-        let ask = |host: Host, root: String| async move {
-            let likeness = likeness::of(&host, &root, build).await;
-            likeness.map_err(|error| failure::host(host.name(), Step::Push, &error))
-        };
-        if makers.is_empty() {
-            return Vec::new();
-        }
-        let builder = match ask(source.host.clone(), source.root.clone()).await {
-            Ok(builder) => builder,
-            Err(failure) => {
-                return makers.iter().map(|member| HostFailure { host: member.host.name().to_owned(), ..failure.clone() }).collect();
-            }
-        };
-        let all = each(makers, usize::MAX >> 4, |member| ask(member.host.clone(), root_of(self.environment, member.host.target()))).await;
-        let compared = makers.iter().zip(all).filter_map(|(member, likeness)| {
-            let name = member.host.name();
-            match likeness {
-                Ok(likeness) => likeness
-                    .differs_from(&builder, (name, source.host.name()))
-                    .map(|what| failure::unlike(name, what, "build on every host: `build.on = \"host\"`")),
-                Err(failure) => Some(failure),
-            }
-        });
-        compared.collect()
     }
 
     /// Builds where it must be done, and says why it was not.
@@ -370,14 +286,5 @@ impl Source {
             let _ = self.host.ask(Op::Fail { release: self.release.clone(), reason }).await;
             self.host.close().await;
         }
-    }
-}
-
-/// The wanted release, where a host has it whole.
-fn release_of(plan: &HostPlan) -> Option<&ReleaseId> {
-    match &plan.action {
-        Action::Adopt(release) => Some(release),
-        Action::Nothing => plan.live.as_ref(),
-        Action::Make => None,
     }
 }
