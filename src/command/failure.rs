@@ -1,6 +1,7 @@
 //! One host's failure in one step, whatever layer it comes from.
 
 use crate::command::outcome;
+use crate::config::environment::Network;
 use crate::event::Step;
 use crate::exit::Exit;
 use crate::fleet::Done;
@@ -119,7 +120,7 @@ pub fn remote(name: &str, step: Step, error: &RemoteError) -> HostFailure {
             command: outcome::command_words(command),
             exit: exit_code(exited),
             tail: tail.clone(),
-            hint: crate::recipe::explain(tail).or_else(|| exited.hint.clone()),
+            hint: crate::recipe::explain(tail, false).or_else(|| exited.hint.clone()),
             ..plain
         },
         RemoteError::Check { tail, .. } | RemoteError::NotRestarted { tail, .. } | RemoteError::Unwell { tail, .. } => {
@@ -127,6 +128,18 @@ pub fn remote(name: &str, step: Step, error: &RemoteError) -> HostFailure {
         }
         RemoteError::Locked { exit, .. } => HostFailure { is_locked: *exit == Exit::Locked, ..plain },
         RemoteError::Placeholder(_) | RemoteError::Index(_) | RemoteError::Cache(_) | RemoteError::NotStarted { .. } => plain,
+    }
+}
+
+/// Turns an error of a build into a failure: where packages come through the index, none is to be put into a cache.
+#[must_use]
+pub fn build(name: &str, error: &RemoteError, network: Network) -> HostFailure {
+    let plain = remote(name, Step::Build, error);
+    match (error, network) {
+        (RemoteError::Command { exited, tail, .. }, Network::Index) => {
+            HostFailure { hint: crate::recipe::explain(tail, true).or_else(|| exited.hint.clone()), ..plain }
+        }
+        (_, Network::Blocked | Network::None | Network::Host | Network::Index) => plain,
     }
 }
 

@@ -8,6 +8,7 @@ use deployer::sandbox::skip;
 
 use crate::harness::World;
 use crate::index::{Serving, publish_wheels, tool, wheel};
+use crate::tools;
 use crate::upstream::{Answer, Upstream, ask, sha256};
 
 fn program(name: &str) -> Option<PathBuf> {
@@ -102,7 +103,8 @@ fn npm_installs_through_the_index_and_again_when_there_is_no_upstream() {
 
 #[test]
 fn cargo_fetches_through_the_index_and_again_when_there_is_no_upstream() {
-    let Some(cargo) = program("cargo") else { return skip("there is no cargo") };
+    let Some(toolchain) = tools::toolchain() else { return };
+    let [cargo, rustc] = ["cargo", "rustc"].map(|name| toolchain.join(name));
     let upstream = Upstream::start();
     let world = world(&upstream);
     let directory = world.path("srv/deplo-leaf-1.0.0");
@@ -126,8 +128,6 @@ fn cargo_fetches_through_the_index_and_again_when_there_is_no_upstream() {
         "[package]\nname = \"p\"\nversion = \"0.1.0\"\nedition = \"2021\"\n[dependencies]\ndeplo-leaf = \"=1.0.0\"\n",
     )
     .unwrap();
-    // What is in the real home is where the toolchain is, if cargo is rustup's.
-    let rustup = std::env::var("RUSTUP_HOME").unwrap_or_else(|_| format!("{}/.rustup", std::env::var("HOME").unwrap_or_default()));
     for arguments in [&[][..], &["--offline"]] {
         let serving = Serving::start(&world, arguments);
         let home = world.path(format!("cargo{}", arguments.len()));
@@ -142,7 +142,7 @@ fn cargo_fetches_through_the_index_and_again_when_there_is_no_upstream() {
             "--config",
             &registry,
         ];
-        let output = tool(&world, &cargo, &words, &[("CARGO_HOME", home.to_str().unwrap()), ("RUSTUP_HOME", &rustup)]);
+        let output = tool(&world, &cargo, &words, &[("CARGO_HOME", home.to_str().unwrap()), ("RUSTC", rustc.to_str().unwrap())]);
         assert!(output.status.success(), "{output:?}");
         let sources = fs::read_dir(home.join("registry/src")).unwrap().next().unwrap().unwrap().path();
         assert!(sources.join("deplo-leaf-1.0.0/src/lib.rs").is_file());
@@ -165,7 +165,7 @@ fn cargo_fetches_through_the_index_and_again_when_there_is_no_upstream() {
 
 #[test]
 fn uv_installs_through_the_index_and_again_when_there_is_no_upstream() {
-    let Some(uv) = program("uv") else { return skip("there is no uv") };
+    let Some(uv) = tools::uv() else { return };
     let upstream = Upstream::start();
     let world = world(&upstream);
     let Ok(python) = world.sandbox.tools().python else { return skip("there is no usable python") };
@@ -180,7 +180,7 @@ fn uv_installs_through_the_index_and_again_when_there_is_no_upstream() {
             ("UV_CACHE_DIR", cache.to_str().unwrap()),
             ("UV_NO_CONFIG", "1"),
         ];
-        let output = tool(&world, &uv, &words, &variables);
+        let output = tool(&world, &uv.join("uv"), &words, &variables);
         assert!(output.status.success(), "{output:?}");
         assert!(target.join("inner.py").is_file());
     }

@@ -1,13 +1,12 @@
 //! Every recipe with its real tool: the cache is filled where an index is reached, then the project is built without any network.
 
 use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use deployer::exit::Exit;
-use deployer::sandbox::skip;
 
 use crate::harness::{Run, World};
+use crate::tools;
 
 /// A project on one host, whose builds have no network at all where the host can see to that.
 fn world(build: &str) -> World {
@@ -33,30 +32,14 @@ fn files(world: &World) -> Vec<String> {
     names
 }
 
-/// A program of this machine that its index answers; none where the test cannot be made.
-fn tool(name: &str, probe: &[&str]) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|directory| directory.join(name)).find(|path| path.is_file());
-    let Some(found) = found else {
-        skip(&format!("there is no `{name}` in PATH"));
-        return None;
-    };
-    let answered = Command::new(&found).args(probe).stdin(Stdio::null()).output().is_ok_and(|output| output.status.success());
-    if !answered {
-        skip(&format!("`{name} {}` gets no answer: there is no index here", probe.join(" ")));
-        return None;
-    }
-    Some(found)
-}
-
 const SETUP_PY: &str = "from setuptools import setup, find_packages\nsetup(name='boskel', version='1.0', packages=find_packages('src'), package_dir={'': 'src'})\n";
 const MODULE: &str = "def main():\n    print('boskel')\n";
 
 #[test]
 fn a_pip_project_with_wheels_an_sdist_an_extension_and_a_pinned_back_end_is_built_offline() {
     let world = world("recipe = \"pip\"\n");
-    if let Err(reason) = world.sandbox.package_index() {
-        return skip(&format!("no package index: {reason}"));
+    if !tools::has_python_index() {
+        return;
     }
     // Nothing at all.
     world.commit(&[("requirements.txt", "\n")]);
@@ -100,8 +83,8 @@ fn fill_without_files(world: &World) {
 #[test]
 fn a_buildout_is_filled_set_up_and_built_on_a_host_that_has_nothing() {
     let mut world = world("recipe = \"buildout\"\nvenv = \"<tmp>/venv\"\n");
-    if let Err(reason) = world.sandbox.package_index() {
-        return skip(&format!("no package index: {reason}"));
+    if !tools::has_python_index() {
+        return;
     }
     let cfg = "[buildout]\ndevelop = .\nparts = boskel\nversions = versions\nallow-picked-versions = false\n[boskel]\nrecipe = zc.recipe.egg\neggs = boskel\n\
                interpreter = py\n[versions]\npackaging = 26.3\npip = 26.3\nplatformdirs = 4.14.7\nsetuptools = 84.2.1\nwheel = 0.48.0\nzc.buildout = 6.0.1\nzc.recipe.egg = 6.0.0\n\
@@ -140,12 +123,16 @@ fn a_buildout_is_filled_set_up_and_built_on_a_host_that_has_nothing() {
 
 #[test]
 fn an_npm_project_is_built_from_a_copy_of_its_cache() {
-    let Some(npm) = tool("npm", &["view", "left-pad", "version"]) else { return };
-    let world = world(&format!("recipe = \"npm\"\nenv = {{ PATH = \"{}\" }}\n", path_with(&npm)));
+    let Some(npm) = tools::npm() else { return };
+    let world = world(&format!("recipe = \"npm\"\nenv = {{ PATH = \"{}\" }}\n", tools::path(&[&npm])));
     let package = "{\"name\":\"boskel\",\"version\":\"1.0.0\",\"private\":true,\"dependencies\":{\"left-pad\":\"1.3.0\"},\
                    \"scripts\":{\"build\":\"node -e \\\"console.log(require('left-pad')('x',3))\\\" > built\"}}\n";
     fs::write(world.repository.directory.join("package.json"), package).unwrap();
-    output(Command::new(&npm).args(["install", "--package-lock-only", "--no-audit", "--no-fund"]).current_dir(&world.repository.directory));
+    output(
+        Command::new(npm.join("npm"))
+            .args(["install", "--package-lock-only", "--no-audit", "--no-fund"])
+            .current_dir(&world.repository.directory),
+    );
     world.commit(&[(".gitignore", "node_modules\n")]);
     fill_and_deploy(&world).ok();
     assert!(world.read_current("app1", "built").contains("  x"));
@@ -156,18 +143,18 @@ fn an_npm_project_is_built_from_a_copy_of_its_cache() {
 
 #[test]
 fn a_cargo_project_is_built_from_vendored_crates() {
-    if tool("cargo", &["info", "--quiet", "itoa"]).is_none() {
-        return;
-    }
-    // A shim of rustup needs the home of whoever installed it; the toolchain itself does not.
-    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]));
-    let bin = Path::new(sysroot.trim()).join("bin");
-    let world = world(&format!("recipe = \"cargo\"\nenv = {{ PATH = \"{}:/usr/local/bin:/usr/bin:/bin\" }}\n", bin.display()));
+    let Some(bin) = tools::cargo() else { return };
+    let world = world(&format!("recipe = \"cargo\"\nenv = {{ PATH = \"{}\" }}\n", tools::path(&[&bin])));
     world.commit(&[
         ("Cargo.toml", "[package]\nname = \"boskel\"\nversion = \"1.0.0\"\nedition = \"2021\"\n[dependencies]\nitoa = \"=1.0.11\"\n"),
         ("src/main.rs", "fn main() { println!(\"{}\", itoa::Buffer::new().format(42)); }\n"),
     ]);
-    output(Command::new(bin.join("cargo")).args(["generate-lockfile", "--quiet"]).current_dir(&world.repository.directory));
+    output(
+        Command::new(bin.join("cargo"))
+            .args(["generate-lockfile", "--quiet"])
+            .env("RUSTC", bin.join("rustc"))
+            .current_dir(&world.repository.directory),
+    );
     world.commit(&[(".gitignore", "target\n")]);
     fill_and_deploy(&world).ok();
     assert_eq!(output(&mut Command::new(world.current("app1").join("target/release/boskel"))), "42\n");
@@ -175,32 +162,20 @@ fn a_cargo_project_is_built_from_vendored_crates() {
 
 #[test]
 fn a_uv_project_is_built_from_the_flat_cache() {
-    let world = World::new();
-    if let Err(reason) = world.sandbox.package_index() {
-        return skip(&format!("no package index: {reason}"));
+    if !tools::has_python_index() {
+        return;
     }
-    let Ok(python) = world.sandbox.tools().python else { return skip("no Python") };
-    let tools = world.path("tools");
-    output(Command::new(&python).args(["-m", "venv"]).arg(&tools));
-    output(Command::new(tools.join("bin/python")).args(["-m", "pip", "install", "--quiet", "--no-cache-dir", "uv==0.13.9"]));
-    let world = world.local_hosts(&["app1"]).own_caches().patient();
-    fs::create_dir(world.cache("app1")).unwrap();
-    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", tools.join("bin").display());
-    let world = world
-        .config(&format!("[defaults.cache]\npath = \"/nonexistent\"\n[defaults.build]\nrecipe = \"uv\"\nenv = {{ PATH = \"{path}\" }}\n"));
+    let Some(uv) = tools::uv() else { return };
+    let world = world(&format!("recipe = \"uv\"\nenv = {{ PATH = \"{}\" }}\n", tools::path(&[&uv])));
     let project = "[project]\nname = \"boskel\"\nversion = \"1.0\"\nrequires-python = \">=3.9\"\ndependencies = [\"tabulate==0.9.0\"]\n\
                    [build-system]\nrequires = [\"hatchling==1.27.0\"]\nbuild-backend = \"hatchling.build\"\n[tool.hatch.build.targets.wheel]\npackages = [\"boskel\"]\n";
     let directory = world.repository.directory.clone();
     fs::write(directory.join("pyproject.toml"), project).unwrap();
-    output(Command::new(tools.join("bin/uv")).args(["lock", "--quiet", "--no-cache"]).current_dir(&directory));
+    output(Command::new(uv.join("uv")).args(["lock", "--quiet", "--no-cache"]).current_dir(&directory));
     world.commit(&[("boskel/__init__.py", MODULE), (".gitignore", ".venv\n")]);
     fill_and_deploy(&world).ok();
     let python = world.current("app1").join(".venv/bin/python");
     assert_eq!(output(Command::new(python).args(["-I", "-c", "import tabulate, boskel; boskel.main()"])), "boskel\n");
-}
-
-fn path_with(program: &Path) -> String {
-    format!("{}:/usr/local/bin:/usr/bin:/bin", program.parent().unwrap().display())
 }
 
 fn output(command: &mut Command) -> String {

@@ -1,7 +1,7 @@
 //! What only a tool with many hosts can tell of a build that lacks a package: whether the caches of the other hosts have it.
 
 use crate::command::failure::HostFailure;
-use crate::config::environment::Environment;
+use crate::config::environment::{Environment, Network};
 use crate::config::ranges;
 use crate::event::Step;
 use crate::figures::counted;
@@ -12,11 +12,15 @@ use crate::recipe;
 use crate::tree::Manifest;
 
 /// Compares the cache of each host whose build lacks a package with those of its peers, and says in the hint of its failure what came
-/// out. A host whose cache cannot be listed keeps the hint it had.
+/// out. A host whose cache cannot be listed keeps the hint it had, and so does one whose build asks the package index.
 pub async fn explain_lacking(environment: &Environment, failures: &mut [HostFailure], hosts: &[Host]) {
     let Some(cache) = &environment.cache else { return };
-    let lacks =
-        |failure: &HostFailure| (failure.step == Step::Build).then(|| recipe::lacking(&failure.tail).into_iter().next_back()).flatten();
+    let has_index = |host: &Host| environment.of(host.target()).build.as_ref().is_some_and(|build| build.network == Network::Index);
+    let is_offline = |name: &str| hosts.iter().all(|host| host.name() != name || !has_index(host));
+    let lacks = |failure: &HostFailure| {
+        let is_build = failure.step == Step::Build && is_offline(&failure.host);
+        is_build.then(|| recipe::lacking(&failure.tail).into_iter().next_back()).flatten()
+    };
     if !failures.iter().any(|failure| lacks(failure).is_some()) {
         return;
     }

@@ -32,8 +32,8 @@ pub(super) struct Builds {
     gate: Semaphore,
     /// The hosts whose build should have been in a network namespace and was not.
     open: Mutex<Vec<String>>,
-    /// The hosts whose build was in one.
-    closed: Mutex<Vec<String>>,
+    /// The hosts whose build was in one, and whether it reached the package index from there.
+    closed: Mutex<Vec<(String, bool)>>,
 }
 
 impl Deploy<'_> {
@@ -91,11 +91,16 @@ impl Deploy<'_> {
         let prepared = prepared.await;
         let open = builds.open.into_inner().unwrap_or_else(PoisonError::into_inner);
         let closed = builds.closed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if !closed.is_empty() {
-            let (severity, code) = (Severity::Note, "isolated".to_owned());
-            let message = "the build had no network: it ran in a namespace without any".to_owned();
-            let (evidence, help) = (Vec::new(), Vec::new());
-            self.events.emit(Event::Diagnostic { severity, code, message, hosts: closed, evidence, state: None, help });
+        for (has_index, message) in [
+            (false, "the build had no network: it ran in a namespace without any"),
+            (true, "the build reached the package index and nothing else: it ran in a namespace without any network"),
+        ] {
+            let hosts: Vec<String> = closed.iter().filter(|(_, reached)| *reached == has_index).map(|(host, _)| host.clone()).collect();
+            if !hosts.is_empty() {
+                let (severity, code, message) = (Severity::Note, "isolated".to_owned(), message.to_owned());
+                let (evidence, help) = (Vec::new(), Vec::new());
+                self.events.emit(Event::Diagnostic { severity, code, message, hosts, evidence, state: None, help });
+            }
         }
         if !open.is_empty() {
             let text = "no network namespace can be made there: only the environment keeps the build offline";
@@ -196,13 +201,14 @@ impl Deploy<'_> {
                     builds.open.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
                 }
                 if exited.isolated {
-                    builds.closed.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
+                    let closed = (name.to_owned(), build.network == Network::Index);
+                    builds.closed.lock().unwrap_or_else(PoisonError::into_inner).push(closed);
                 }
                 // The seal comes last: an unsealed release is never activated.
                 if has_after { Ok(()) } else { remote::seal(host, &recipe).await }
             };
             let done = tally.step(name, Step::Build, work, |result| failure::describe_command(result.err(), command)).await;
-            done.map_err(|error| failure::remote(name, Step::Build, &error))?;
+            done.map_err(|error| failure::build(name, &error, build.network))?;
             if has_after {
                 self.hooks_on(Moment::AfterBuild, member, local).await?;
                 self.seal_apart(host, &recipe).await?;
