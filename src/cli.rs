@@ -381,9 +381,10 @@ pub struct Prune {
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Cache {
-    /// Run the recipe's resolver for a revision on a builder, which has to reach an index, and keep what it fetches.
+    /// Run the recipe's resolver for a revision on a builder, through the package index, and keep what it fetches.
     ///
-    /// The builder is the environment's first host, or the first that `-H` selects. A build without network proves what was fetched.
+    /// The builder is the environment's first host, or the first that `-H` selects; it needs no internet. A build without network proves
+    /// what was fetched. For hosts of another platform or Python, fill on one of them too.
     Fill(CacheFill),
     /// Compare what a revision needs with what each host has.
     Status(CacheStatus),

@@ -82,7 +82,7 @@ pub enum Op {
     Fetch { directory: String, size: u64 },
     /// Remove a directory that a fill worked in. Answer: `Done`.
     Clear { directory: String },
-    /// Carry one TCP connection that the command with `Network::Index` of this door makes. Both streams are its bytes. Answer: `Done`.
+    /// Carry one TCP connection that the command with this door makes. Both streams are its bytes. Answer: `Done`.
     Door { door: u64 },
     /// Find out whether what is served is well, and change nothing. The stream is the check's output. Answer: `Checked`.
     Check(Check),
@@ -209,9 +209,11 @@ pub enum Network {
     None,
     /// The package index of the controller, behind a door; and nothing else, where the host allows a namespace.
     Index { door: u64 },
+    /// As the host has it, and the package index of the controller behind a door.
+    HostAndIndex { door: u64 },
 }
 
-/// Stands in arguments and variables of a command with `Network::Index` for the address and port where it finds the index. Only the
+/// Stands in arguments and variables of a command that has a door for the address and port where it finds the index. Only the
 /// process that becomes the command knows the port.
 pub const INDEX_ADDRESS: &str = "index.invalid:0";
 

@@ -1,5 +1,6 @@
 //! What this machine keeps for the download caches of hosts: contents by their digest, and which files each set consists of.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,20 @@ pub struct Set {
     pub files: Manifest,
     /// None where only the list is known, from a host.
     pub about: Option<About>,
+    /// What each kind of host needs of it, as far as that is known.
+    pub parts: Vec<Part>,
+}
+
+/// The files of a set that one kind of host needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// `x86_64-linux`.
+    pub platform: String,
+    /// `CPython 3.11 (x86_64, glibc 2.36)`; none where the files do not depend on one.
+    pub python: Option<String>,
+    /// The host that filled it.
+    pub on: String,
+    pub files: Vec<String>,
 }
 
 /// How a set came to be.
@@ -51,6 +66,8 @@ struct Record {
     format: u32,
     key: Digest,
     about: Option<About>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    parts: Vec<Part>,
     files: Vec<Listed>,
 }
 
@@ -87,6 +104,19 @@ pub enum ShelfError {
 }
 
 impl Set {
+    /// Adds what `older` knows that hosts of other kinds need. A file that both have is the newer one.
+    pub fn beside(mut self, older: &Self) -> Result<Self, ShelfError> {
+        let is_of = |part: &Part, other: &Part| (&part.platform, &part.python) == (&other.platform, &other.python);
+        let others: Vec<Part> = older.parts.iter().filter(|part| !self.parts.iter().any(|own| is_of(part, own))).cloned().collect();
+        let named = |entry: &Entry| others.iter().flat_map(|part| &part.files).any(|file| file.as_bytes() == entry.path.as_bytes());
+        let mut entries = self.files.entries().to_vec();
+        let own: HashSet<&[u8]> = self.files.entries().iter().map(|entry| entry.path.as_bytes()).collect();
+        entries.extend(older.files.entries().iter().filter(|entry| named(entry) && !own.contains(entry.path.as_bytes())).cloned());
+        self.files = Manifest::from_unsorted(entries)?;
+        self.parts.extend(others);
+        Ok(self)
+    }
+
     /// Writes the record.
     pub fn encode(&self) -> Result<Vec<u8>, ShelfError> {
         let mut files = Vec::with_capacity(self.files.entries().len());
@@ -95,7 +125,13 @@ impl Set {
             let text = String::from_utf8(path.as_bytes().to_vec()).map_err(|_| ShelfError::NotFile(path.clone()))?;
             files.push(Listed { path: text, mode: *mode, size: *size, digest: *digest, mtime: *mtime });
         }
-        Ok(serde_json::to_vec_pretty(&Record { format: FORMAT, key: self.key, about: self.about.clone(), files })?)
+        Ok(serde_json::to_vec_pretty(&Record {
+            format: FORMAT,
+            key: self.key,
+            about: self.about.clone(),
+            parts: self.parts.clone(),
+            files,
+        })?)
     }
 
     /// Reads a record.
@@ -114,7 +150,7 @@ impl Set {
             Ok::<_, ShelfError>(Entry { path: TreePath::new(file.path.into_bytes())?, kind })
         };
         let files = Manifest::from_unsorted(record.files.into_iter().map(entry).collect::<Result<_, _>>()?)?;
-        Ok(Self { key: record.key, files, about: record.about })
+        Ok(Self { key: record.key, files, about: record.about, parts: record.parts })
     }
 }
 
@@ -247,10 +283,40 @@ mod tests {
             proven: true,
         };
         let files = Manifest::from_unsorted(vec![entry("dist/b.whl", b"b"), entry("dist/a.whl", b"a")]).unwrap();
-        let set = Set { key: Digest::of(b"key"), files, about: Some(about) };
+        let set = Set { key: Digest::of(b"key"), files, about: Some(about), parts: Vec::new() };
         shelf.keep(&set).unwrap();
         assert_eq!(shelf.set(set.key), Some(set.clone()));
         let newer = String::from_utf8(set.encode().unwrap()).unwrap().replace("\"format\": 1", "\"format\": 2");
         assert!(matches!(Set::decode(newer.as_bytes()), Err(ShelfError::Newer(2))));
+    }
+
+    #[test]
+    fn what_hosts_of_another_kind_need_stays_and_what_this_kind_needed_before_goes() {
+        let part = |minor: u32, files: &[&str]| Part {
+            platform: "x86_64-linux".into(),
+            python: Some(format!("CPython 3.{minor}")),
+            on: format!("app{minor}"),
+            files: files.iter().map(|file| (*file).to_owned()).collect(),
+        };
+        let set = |minor: u32, files: &[(&str, &[u8])]| Set {
+            key: Digest::of(b"key"),
+            files: Manifest::from_unsorted(files.iter().map(|(path, content)| entry(path, content)).collect()).unwrap(),
+            about: None,
+            parts: vec![part(minor, &files.iter().map(|(path, _)| *path).collect::<Vec<_>>())],
+        };
+        let names = |set: &Set| set.files.entries().iter().map(|entry| entry.path.to_string()).collect::<Vec<_>>();
+        let old = set(9, &[("a-cp39.whl", b"9"), ("b.whl", b"old")]);
+        let both = set(11, &[("a-cp311.whl", b"11"), ("b.whl", b"new")]).beside(&old).unwrap();
+        assert_eq!(names(&both), ["a-cp311.whl", "a-cp39.whl", "b.whl"]);
+        assert_eq!(both.files.entries()[2], entry("b.whl", b"new"));
+        let directory = tempfile::tempdir().unwrap();
+        let shelf = Shelf::at(directory.path());
+        shelf.keep(&both).unwrap();
+        assert_eq!(shelf.set(both.key), Some(both.clone()));
+        let again = set(11, &[("c-cp311.whl", b"c")]).beside(&both).unwrap();
+        assert_eq!(names(&again), ["a-cp39.whl", "b.whl", "c-cp311.whl"]);
+        assert_eq!(again.parts.len(), 2);
+        // Whatever is of no known kind is not kept.
+        assert_eq!(names(&set(11, &[("c", b"c")]).beside(&Set { parts: Vec::new(), ..both }).unwrap()), ["c"]);
     }
 }

@@ -1,7 +1,7 @@
 //! The package index as verbs open it: below the user's cache directory, and only where a build is to reach it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::command::scene::{Directories, Scene};
 use crate::config::environment::Network;
@@ -18,25 +18,34 @@ pub fn directory(directories: &Directories) -> PathBuf {
 
 /// Opens the index for a run whose builds reach it; what it has to say joins the events of the run.
 pub async fn open(scene: &Scene, events: &Events) -> Result<Option<Index>, Error> {
-    let environment = &scene.environment;
-    if !environment.ways().any(|way| way.build.as_ref().is_some_and(|build| build.network == Network::Index)) {
+    if !scene.environment.ways().any(|way| way.build.as_ref().is_some_and(|build| build.network == Network::Index)) {
         return Ok(None);
     }
+    opened(scene, events, Said::default()).await.map(Some)
+}
+
+/// What the index had to say, in its own words.
+pub type Said = Arc<Mutex<Vec<String>>>;
+
+/// Opens the index. What it has to say joins the events of the run, and `said`.
+pub async fn opened(scene: &Scene, events: &Events, said: Said) -> Result<Index, Error> {
+    let environment = &scene.environment;
     let upstreams = Upstreams::resolve(&environment.upstreams, &environment.directory).await.map_err(unusable)?;
-    let events = std::sync::Mutex::new(events.clone());
+    let events = Mutex::new(events.clone());
     let tell = move |notice: crate::index::Notice| {
-        let events = events.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        events.emit(Event::Diagnostic {
+        let message = Shown(notice.message.as_bytes()).to_string();
+        said.lock().unwrap_or_else(PoisonError::into_inner).push(message.clone());
+        events.lock().unwrap_or_else(PoisonError::into_inner).emit(Event::Diagnostic {
             severity: Severity::Warning,
             code: notice.code.to_owned(),
-            message: Shown(notice.message.as_bytes()).to_string(),
+            message,
             hosts: Vec::new(),
             evidence: Vec::new(),
             state: None,
             help: Vec::new(),
         });
     };
-    Index::open(&directory(&scene.directories), upstreams, Mode::Online, Arc::new(tell)).map(Some).map_err(unusable)
+    Index::open(&directory(&scene.directories), upstreams, Mode::Online, Arc::new(tell)).map_err(unusable)
 }
 
 /// The error of an index that cannot be opened.

@@ -226,6 +226,16 @@ pub struct Cache {
     pub fill: Option<Command>,
     /// Variables of the fill: an index of the user's own, for example.
     pub env: BTreeMap<String, String>,
+    pub network: FillNetwork,
+}
+
+/// Where the tools of a fill get what they fetch. The host's own network is open to them either way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FillNetwork {
+    /// From the package index, which verifies it and keeps it.
+    Index,
+    /// From wherever the tools of the host are set to.
+    Host,
 }
 
 impl Cache {

@@ -34,6 +34,7 @@ replace = false
 
 [cache]
 link = "downloads"
+network = "index"
 
 [build]
 timeout = "30m"

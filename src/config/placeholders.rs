@@ -101,8 +101,13 @@ pub fn check_build(text: &str, has_cache: bool, has_index: bool) -> Result<(), P
 }
 
 /// Checks a text of a fill, which knows of the environment, the revision and its own places.
-pub fn check_fill(text: &str) -> Result<(), PlaceholderError> {
-    expand_with(text, |name| matches!(name, "env" | "rev" | "short-rev" | "cache" | "scratch").then_some("")).map(|_| ())
+pub fn check_fill(text: &str, has_index: bool) -> Result<(), PlaceholderError> {
+    let known = |name: &str| match name {
+        "env" | "rev" | "short-rev" | "cache" | "scratch" => true,
+        "index" | "index-host" => has_index,
+        _ => false,
+    };
+    expand_with(text, |name| known(name).then_some("")).map(|_| ())
 }
 
 /// Replaces `{name}` by what `lookup` says.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::environment::{Cache, Connect, Environment, HostKeys, HostPath, OnFailure, OnUnreachable, Shared, Source, Target};
+use super::environment::{Cache, Connect, Environment, FillNetwork, HostKeys, HostPath, OnFailure, OnUnreachable, Shared, Source, Target};
 use super::fault::{Fault, Text, closest};
 use super::hosts::{check_user, session_kind, targets};
 use super::node::{Node, Place, Table, Value};
@@ -228,14 +228,16 @@ impl Reader<'_> {
     fn cache(&self, root: &HostPath) -> Result<Option<Cache>, Fault> {
         let link = self.needed(&["cache", "link"])?;
         if let Some(path) = self.find(&["cache", "path"]) {
+            let network = self.choice(&["cache", "network"], &[("index", FillNetwork::Index), ("host", FillNetwork::Host)])?;
             return Ok(Some(Cache {
                 path: self.host_path(path, Some(root))?,
                 link: self.tree_path(link)?,
-                fill: self.find(&["cache", "fill"]).map(|node| self.fill_command(node)).transpose()?,
+                fill: self.find(&["cache", "fill"]).map(|node| self.fill_command(node, network == FillNetwork::Index)).transpose()?,
                 env: self.variables(&["cache", "env"])?,
+                network,
             }));
         }
-        let said = ["link", "fill", "env"].into_iter().filter_map(|name| Some((name, self.find(&["cache", name])?)));
+        let said = ["link", "fill", "env", "network"].into_iter().filter_map(|name| Some((name, self.find(&["cache", name])?)));
         match said.into_iter().find(|(_, node)| node.place != Place::Default) {
             None => Ok(None),
             Some((name, node)) => Err(Fault::new(&node.place, format!("`cache.{name}` needs `cache.path`"), "of no cache")

@@ -162,7 +162,13 @@ static SHARED: Section =
 
 static CACHE: Section = Section {
     noun: "the download cache",
-    keys: &[key("path", Shape::Text), key("link", Shape::Text), key("fill", Shape::Command), key("env", Shape::Named(&Shape::Text))],
+    keys: &[
+        key("path", Shape::Text),
+        key("link", Shape::Text),
+        key("fill", Shape::Command),
+        key("env", Shape::Named(&Shape::Text)),
+        key("network", Shape::Choice(&["index", "host"])),
+    ],
 };
 
 static BUILD: Section = Section {

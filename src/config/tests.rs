@@ -676,6 +676,7 @@ replace = false                                              # default
 
 [env.prod.cache]
 link = "downloads"                                           # deploy.toml:16
+network = "index"                                            # default
 path = "/srv/download-cache"                                 # deploy.toml:15
 
 [env.prod.build]

@@ -76,14 +76,28 @@ impl Npm {
     }
 
     pub(super) fn routes(self: &Arc<Self>, prefix: &str) -> Router {
-        Router::new()
+        let routes = Router::new()
             // Audits and the like: nothing is known, which is an answer, and one that comes at once.
             .route("/-/{*rest}", any(nothing))
             .route("/{name}", get(packument))
             .route("/{scope}/{name}", get(scoped))
             .route("/{name}/-/{file}", get(tarball))
-            .route("/{scope}/{name}/-/{file}", get(scoped_tarball))
-            .with_state(Site { npm: Arc::clone(self), prefix: prefix.into() })
+            .route("/{scope}/{name}/-/{file}", get(scoped_tarball));
+        // npm puts ours for the host in a link of a lock, and leaves the path as the registry has it.
+        let routes = match self.below() {
+            Some(path) => routes
+                .route(&format!("{path}/{{name}}/-/{{file}}"), get(tarball))
+                .route(&format!("{path}/{{scope}}/{{name}}/-/{{file}}"), get(scoped_tarball)),
+            None => routes,
+        };
+        routes.with_state(Site { npm: Arc::clone(self), prefix: prefix.into() })
+    }
+
+    /// The path of the registry, where it has one of plain characters.
+    fn below(&self) -> Option<&str> {
+        let path = self.source.upstream.url.path().trim_end_matches('/');
+        let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c)) && !path.contains("//");
+        (!path.is_empty() && plain).then_some(path)
     }
 
     async fn kept(&self, package: &str) -> Result<Arc<Kept>, IndexError> {

@@ -1,5 +1,6 @@
 //! Fills a download cache with all that a revision needs: the recipe's own resolver runs in the revision's tree on a builder, which
-//! reaches an index, and what it left is proven by a build without any network before anybody else gets it.
+//! reaches the package index of this machine through its connection, and what it left is proven by a build without any network before
+//! anybody else gets it.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -9,6 +10,7 @@ use crate::config::placeholders::{self, Places, Values};
 use crate::event::{Events, Step};
 use crate::git::{Artifact, Contents};
 use crate::host::{Host, HostError, Reply};
+use crate::index::Index;
 use crate::op::{Answer, Command, Exec, Exited, Network, Op};
 use crate::provision::cache::{self, Goods};
 use crate::recipe::{self, Recipe, Settings};
@@ -60,6 +62,8 @@ pub struct Fill<'a> {
     pub artifact: &'a Artifact,
     pub values: &'a Values,
     pub key: Digest,
+    /// What the resolver gets everything from; none where it is to ask whatever the builder's tools ask.
+    pub index: Option<&'a Index>,
     /// Variables of whoever fills on this machine.
     pub inherited: Vec<(String, String)>,
     pub shelf: &'a Shelf,
@@ -104,10 +108,9 @@ impl Fill<'_> {
     async fn work_in(&self, work: &str, recipe: &Recipe) -> Result<Filled, FillError> {
         let place = recipe::place(recipe, self.key);
         let out = format!("{work}/out");
-        let fill = self.command(recipe, work, &place)?;
         self.send_tree(work).await?;
         self.copy(work, "src").await?;
-        self.fill(work, &place, &fill, &[]).await?;
+        self.fill(work, &place, recipe, &[]).await?;
         let mut asked: Vec<String> = Vec::new();
         for _ in 0..TRIES {
             let files = cache::gather(self.host, &out, true).await?;
@@ -123,7 +126,7 @@ impl Fill<'_> {
                     if new.is_empty() || !recipe.fill.again || self.cache.fill.is_some() {
                         return Err(FillError::Incomplete { lacking, tail: shown() });
                     }
-                    self.fill(work, &place, &fill, &new).await?;
+                    self.fill(work, &place, recipe, &new).await?;
                     asked.extend(new);
                     continue;
                 }
@@ -134,53 +137,79 @@ impl Fill<'_> {
         Err(FillError::Incomplete { lacking: asked, tail: Vec::new() })
     }
 
-    /// The fill's command with its places in it.
-    fn command(&self, recipe: &Recipe, work: &str, place: &str) -> Result<Command, FillError> {
-        let out = format!("{work}/out/{place}");
-        let scratch = format!("{work}/scratch");
-        if let Some(command) = &self.cache.fill {
-            let text = |text: &String| {
-                let values = self.values;
-                placeholders::expand_build(text, values, &Places { cache: Some(out.clone()), scratch: scratch.clone(), index: None })
-                    .map_err(|error| FillError::Remote(RemoteError::Placeholder(error.to_string())))
-            };
-            return Ok(match command {
-                Command::Shell(text) => Command::Shell(text.clone()),
-                Command::Argv(words) => Command::Argv(words.iter().map(text).collect::<Result<_, _>>()?),
-            });
-        }
-        if recipe.fill.command.is_empty() {
-            return Err(FillError::NoFill(recipe.name.to_owned()));
-        }
-        // A flat cache is made in the directory above, as the tools name what is in it.
-        let target = if place == "dist" { format!("{work}/out") } else { out };
-        let filled_in = |word: &&str| match *word {
-            "{kind}" => recipe.name.to_owned(),
-            "{config}" => self.build.config.clone().unwrap_or_default(),
-            "{out}" => target.clone(),
-            "{work}" => work.to_owned(),
-            other => other.to_owned(),
+    /// The fill's command with its places in it, and what a build that was tried lacked behind it.
+    fn command(&self, recipe: &Recipe, work: &str, places: &Places, lacking: &[String]) -> Result<Command, FillError> {
+        let text = |text: &str| self.text(text, places);
+        let words = match &self.cache.fill {
+            Some(Command::Shell(text)) => return Ok(Command::Shell(text.clone())),
+            Some(Command::Argv(words)) => words.iter().map(|word| text(word)).collect::<Result<Vec<_>, _>>()?,
+            None => {
+                let argv = recipe.fill.argv(places.index.is_some());
+                if argv.is_empty() {
+                    return Err(FillError::NoFill(recipe.name.to_owned()));
+                }
+                let out = places.cache.clone().unwrap_or_default();
+                // A flat cache is made in the directory above, as the tools name what is in it.
+                let target = out.strip_suffix("/dist").unwrap_or(&out);
+                let filled_in = |word: &&str| match *word {
+                    "{kind}" => Ok(recipe.name.to_owned()),
+                    "{config}" => Ok(self.build.config.clone().unwrap_or_default()),
+                    "{out}" => Ok(target.to_owned()),
+                    "{work}" => Ok(work.to_owned()),
+                    other if other.contains("{index}") => text(other),
+                    other => Ok(other.to_owned()),
+                };
+                argv.iter().map(filled_in).collect::<Result<Vec<_>, _>>()?
+            }
         };
-        Ok(Command::Argv(recipe.fill.command.iter().map(filled_in).collect()))
+        Ok(Command::Argv(words.into_iter().chain(lacking.iter().cloned()).collect()))
     }
 
-    async fn fill(&self, work: &str, place: &str, command: &Command, lacking: &[String]) -> Result<(), FillError> {
-        let command = match command {
-            Command::Argv(words) => Command::Argv(words.iter().chain(lacking).cloned().collect()),
-            Command::Shell(text) => Command::Shell(text.clone()),
+    fn text(&self, text: &str, places: &Places) -> Result<String, FillError> {
+        placeholders::expand_build(text, self.values, places)
+            .map_err(|error| FillError::Remote(RemoteError::Placeholder(error.to_string())))
+    }
+
+    /// Runs the resolver. The way to the index is there as long as it runs.
+    async fn fill(&self, work: &str, place: &str, recipe: &Recipe, lacking: &[String]) -> Result<(), FillError> {
+        let tunnel = self.index.map(|index| index.tunnel(self.host)).transpose().map_err(RemoteError::Index)?;
+        let places = Places {
+            cache: Some(format!("{work}/out/{place}")),
+            scratch: format!("{work}/scratch"),
+            index: tunnel.as_ref().map(|tunnel| tunnel.url().to_owned()),
         };
+        let command = self.command(recipe, work, &places, lacking)?;
+        let network = tunnel.as_ref().map_or(Network::Host, |tunnel| Network::HostAndIndex { door: tunnel.door() });
+        let env = self.variables(recipe, &places)?;
+        let exec = Exec { network, ..self.exec(command, format!("{work}/src"), env) };
+        // What is told of it does not hold the way to the index.
+        let index = tunnel.as_ref().map(|_| "{index}".to_owned());
+        let told = self.command(recipe, work, &Places { index, ..places }, lacking)?;
+        remote::run(self.host, Op::Exec(exec), told, Step::Fill, self.events).await?;
+        Ok(())
+    }
+
+    /// The variables of the fill. Those of the index win over what this machine has, and `cache.env` wins over all.
+    fn variables(&self, recipe: &Recipe, places: &Places) -> Result<Vec<(String, String)>, FillError> {
         let mut env = self.inherited.clone();
         env.extend(placeholders::variables(self.values));
-        let places = Places { cache: Some(format!("{work}/out/{place}")), scratch: format!("{work}/scratch"), index: None };
         env.extend(places.variables());
-        let offline = Recipe::find(&self.build.recipe).map_or(&[][..], |recipe| recipe.env);
-        let own = self.build.env.iter().filter(|(name, _)| !offline.iter().any(|(other, _)| other == name));
-        for (name, value) in own.chain(&self.cache.env) {
-            env.push((name.clone(), value.clone()));
+        if places.index.is_some() {
+            for (name, value) in recipe::ONLINE {
+                env.push(((*name).to_owned(), self.text(value, places)?));
+            }
         }
-        let exec = self.exec(command.clone(), format!("{work}/src"), env);
-        remote::run(self.host, Op::Exec(exec), command, Step::Fill, self.events).await?;
-        Ok(())
+        let of_build = match self.build.network {
+            environment::Network::Index => recipe::ONLINE,
+            environment::Network::Blocked | environment::Network::None | environment::Network::Host => recipe.env,
+        };
+        let own = self.build.env.iter().filter(|(name, _)| !of_build.iter().any(|(other, _)| other == name));
+        env.extend(own.chain(&self.cache.env).map(|(name, value)| (name.clone(), value.clone())));
+        if places.index.is_some() {
+            let direct = recipe::direct(&env);
+            env.extend(direct);
+        }
+        Ok(env)
     }
 
     fn exec(&self, command: Command, directory: String, env: Vec<(String, String)>) -> Exec {

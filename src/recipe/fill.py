@@ -4,7 +4,7 @@ What pip and buildout leave out (they fetch build back ends into places of their
 the project, until nothing new is named. Run by the fill of the recipes buildout, pip and uv; the last argument on is what a build that
 was tried said it lacks.
 """
-import configparser, glob, os, re, shutil, subprocess, sys, tarfile, zipfile
+import configparser, glob, os, re, shutil, subprocess, sys, tarfile, urllib.parse, zipfile
 
 KIND, CONFIG, OUT, WORK = sys.argv[1:5]
 LACKING = sys.argv[5:]
@@ -103,7 +103,12 @@ def fill_buildout():
         pip("install", "--quiet", "--no-index", "--find-links", DIST, *[pinned(name) for name in ("zc.buildout", "setuptools", "wheel")])
     index = os.environ.get("PIP_INDEX_URL")
     settings = ["buildout:download-cache=" + OUT, "buildout:install-from-cache=false", "buildout:offline=false"]
-    run(os.path.join(VENV, "bin", "buildout"), "-c", CONFIG, *settings, *(["buildout:index=" + index] if index else []))
+    if index:
+        settings += ["buildout:index=" + index, "buildout:socket-timeout=300"]
+        allowed = options.get("buildout", {}).get("allow-hosts", "").split()
+        if allowed:
+            settings.append("buildout:allow-hosts=" + "\n".join(allowed + [urllib.parse.urlsplit(index).netloc]))
+    run(os.path.join(VENV, "bin", "buildout"), "-c", CONFIG, *settings)
 
 
 def fill_pip():

@@ -4,6 +4,7 @@ mod failures;
 mod known;
 mod needs;
 mod pins;
+mod wheels;
 
 use std::collections::BTreeMap;
 
@@ -16,6 +17,7 @@ pub use failures::{explain, lacking};
 pub use known::{ALL, ONLINE};
 pub use needs::{detect, place, set_key};
 pub use pins::pinned;
+pub use wheels::{Python, is_particular};
 
 /// One kind of build.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,14 +47,26 @@ pub struct Fill {
     /// An argv that runs in the tree, online: `{kind}` and `{config}` stand for themselves, `{out}` for the directory to fill and `{work}`
     /// for one to work in. Empty where the user writes it. What a build that was tried lacked follows as further arguments.
     pub command: &'static [&'static str],
+    /// The argv where it reaches the package index, whose url is `{index}`; empty where it is the same.
+    pub online: &'static [&'static str],
     /// Files that decide what is needed: two trees that agree in them need the same.
     pub inputs: &'static [&'static str],
     /// Where the files lie below the cache; `{set}` is the name of the set, where each has a directory of its own.
     pub place: &'static str,
     /// Whether what one platform needs serves every other.
     pub portable: bool,
+    /// Whether files for hosts of several kinds can lie beside each other: what one kind needs does no harm to another.
+    pub mixes: bool,
     /// Whether the fill can be told what a build lacked, and tried again.
     pub again: bool,
+}
+
+impl Fill {
+    /// What is run; empty where the user must say it.
+    #[must_use]
+    pub const fn argv(&self, has_index: bool) -> &'static [&'static str] {
+        if has_index && !self.online.is_empty() { self.online } else { self.command }
+    }
 }
 
 /// The settings a recipe's texts are filled in with.
@@ -94,6 +108,20 @@ fn fill(text: &str, settings: Settings<'_>) -> Option<String> {
         Some((value, rest)) => Some(format!("{}{rest}", value?)),
         None => Some(text.to_owned()),
     }
+}
+
+/// Variables that keep tools from asking a proxy for the package index, which listens on the builder's own loopback device.
+#[must_use]
+pub fn direct(env: &[(String, String)]) -> Vec<(String, String)> {
+    const HERE: &str = "127.0.0.1";
+    let said = |name: &str| env.iter().rev().find(|(other, _)| other == name).map(|(_, value)| value.as_str());
+    if !env.iter().any(|(name, _)| name.to_ascii_lowercase().ends_with("_proxy")) {
+        return Vec::new();
+    }
+    let others = said("no_proxy").or_else(|| said("NO_PROXY")).filter(|others| !others.is_empty());
+    let all = others.map_or_else(|| HERE.to_owned(), |others| format!("{others},{HERE}"));
+    // Some read only the one, some only the other.
+    ["NO_PROXY", "no_proxy"].map(|name| (name.to_owned(), all.clone())).to_vec()
 }
 
 /// What `setup` runs on a host to make the virtual environment `$VENV` without any network; its arguments are what it must hold.

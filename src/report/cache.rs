@@ -42,6 +42,8 @@ pub struct CacheRow {
     pub missing: Vec<String>,
     /// Files that have other content than they must have.
     pub damaged: Vec<String>,
+    /// Why the files are of no use on this host.
+    pub unfit: Option<String>,
     /// Why the cache could not be looked at.
     pub error: Option<String>,
 }
@@ -49,12 +51,12 @@ pub struct CacheRow {
 impl CacheRow {
     #[must_use]
     pub fn unknown(host: &str, error: String) -> Self {
-        Self { host: host.to_owned(), files: 0, missing: Vec::new(), damaged: Vec::new(), error: Some(error) }
+        Self { host: host.to_owned(), files: 0, missing: Vec::new(), damaged: Vec::new(), unfit: None, error: Some(error) }
     }
 
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.missing.is_empty() && self.damaged.is_empty() && self.error.is_none()
+        self.missing.is_empty() && self.damaged.is_empty() && self.unfit.is_none() && self.error.is_none()
     }
 
     /// `3 of 212 files missing`: what stands in a table of other things.
@@ -62,6 +64,7 @@ impl CacheRow {
     pub fn short(&self) -> String {
         match (self.missing.len() + self.damaged.len(), &self.error) {
             (_, Some(_)) => "cannot be read".to_owned(),
+            (_, None) if self.unfit.is_some() => "filled for others".to_owned(),
             (0, None) => "complete".to_owned(),
             (count, None) => format!("{count} of {} missing", counted(self.files, "file")),
         }
@@ -75,8 +78,8 @@ impl CacheRow {
             let more = if names.len() > NAMED { ", …" } else { "" };
             (!names.is_empty()).then(|| format!("{} of {} {what}: {}{more}", names.len(), counted(self.files, "file"), named.join(", ")))
         };
-        if let Some(error) = &self.error {
-            return error.clone();
+        if let Some(why) = self.error.as_ref().or(self.unfit.as_ref()) {
+            return why.clone();
         }
         let parts: Vec<String> = [some("missing", &self.missing), some("damaged", &self.damaged)].into_iter().flatten().collect();
         if parts.is_empty() { "complete".to_owned() } else { parts.join("; ") }
@@ -117,12 +120,18 @@ impl CacheView {
             std::iter::once(head).chain(groups.into_iter().map(|(text, hosts)| vec![names.fold(hosts), text])).collect();
         let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.iter().map(|cell| paper.safe(cell)).collect()).collect();
         lines.extend(table(&rows, 2).into_iter().map(|row| format!("  {row}")));
-        let lacking: Vec<&str> =
-            self.hosts.iter().filter(|row| !row.is_complete() && row.error.is_none()).map(|row| row.host.as_str()).collect();
+        let hosts_of = |wanted: &dyn Fn(&CacheRow) -> bool| -> Vec<&str> {
+            self.hosts.iter().filter(|row| wanted(row)).map(|row| row.host.as_str()).collect()
+        };
+        let lacking = hosts_of(&|row| !row.is_complete() && row.error.is_none() && row.unfit.is_none());
         if !lacking.is_empty() {
             let only =
                 if lacking.len() == self.hosts.len() { String::new() } else { format!(" -H {}", crate::config::ranges::fold(&lacking)) };
             lines.push(format!("  Fix: deployer cache push -e {}{only}", self.env));
+        }
+        // One of a kind fills for all of its kind.
+        if let Some(first) = hosts_of(&|row| row.unfit.is_some() && row.error.is_none()).first() {
+            lines.push(format!("  Fix: deployer cache fill -e {} -H {first}", self.env));
         }
         written(&lines, paper)
     }
@@ -140,6 +149,7 @@ mod tests {
             files: 212,
             missing: if n == 7 { ["lxml", "zope", "six", "ply"].map(|name| format!("dist/{name}-1.whl")).to_vec() } else { Vec::new() },
             damaged: if n == 9 { vec!["dist/a\u{1b}[1m.whl".to_owned()] } else { Vec::new() },
+            unfit: (n == 11).then(|| "`lxml-5-cp311-cp311-linux_x86_64.whl` is of no use here: this host has CPython 3.9".to_owned()),
             error: (n == 3).then(|| "the cache `/srv/cache` does not exist".to_owned()),
         };
         let view = CacheView {
@@ -165,11 +175,13 @@ boskel → prod · a1b2c3d (v2.8.0) needs 212 files, 48.1 MB in /srv/cache
   filled on app01 by ada@laptop, 3 min ago, for x86_64-linux, proven by a build
   211 of 212 files are on this machine
   HOSTS                      CACHE
-  app[01-02,04-06,08,10-12]  complete
+  app[01-02,04-06,08,10,12]  complete
   app03                      the cache `/srv/cache` does not exist
   app07                      4 of 212 files missing: dist/lxml-1.whl, dist/zope-1.whl, dist/six-1.whl, …
   app09                      1 of 212 files damaged: dist/a/u{1b}[1m.whl
+  app11                      `lxml-5-cp311-cp311-linux_x86_64.whl` is of no use here: this host has CPython 3.9
   Fix: deployer cache push -e prod -H app[07,09].example.net
+  Fix: deployer cache fill -e prod -H app11.example.net
 
 "]]
         );

@@ -37,10 +37,14 @@ pub struct Likeness {
 
 /// Asks a host.
 pub async fn of(host: &Host, root: &str, build: Option<&Build>) -> Result<Likeness, HostError> {
+    let mut env = vec![("PLACE".to_owned(), root.to_owned()), ("RUNTIME".to_owned(), build.and_then(runtime).unwrap_or_default())];
+    // What the build finds first is what it is made for.
+    let path = build.and_then(|build| build.env.get("PATH")).filter(|path| !path.contains('{'));
+    env.extend(path.map(|path| ("PATH".to_owned(), path.clone())));
     let exec = Exec {
         command: Command::Shell(SCRIPT.to_owned()),
         directory: Some("/".to_owned()),
-        env: vec![("PLACE".to_owned(), root.to_owned()), ("RUNTIME".to_owned(), build.and_then(runtime).unwrap_or_default())],
+        env,
         umask: 0o022,
         timeout_ms: TIMEOUT_MS,
         idle_timeout_ms: 0,

@@ -11,7 +11,7 @@ use crate::index::{Serving, publish_wheels, tool, wheel};
 use crate::tools;
 use crate::upstream::{Answer, Upstream, ask, sha256};
 
-fn program(name: &str) -> Option<PathBuf> {
+pub fn program(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|directory| directory.join(name)).find(|program| program.is_file())
 }
@@ -33,7 +33,7 @@ fn packed(directory: &Path, name: &str) -> Vec<u8> {
     output.stdout
 }
 
-fn publish_npm(world: &World, upstream: &Upstream, node: &Path, name: &str, dependencies: &str) {
+pub fn publish_npm(world: &World, upstream: &Upstream, node: &Path, name: &str, dependencies: &str) {
     let file = format!("{}-1.0.0.tgz", name.rsplit('/').next().unwrap());
     let directory = world.path("srv").join(file.replace(".tgz", ""));
     fs::create_dir_all(directory.join("package")).unwrap();
@@ -101,16 +101,12 @@ fn npm_installs_through_the_index_and_again_when_there_is_no_upstream() {
     assert_eq!(ask("POST", &serving.url("npm/-/npm/v1/security/advisories/bulk"), &[("Content-Length", "0")]).text(), "{}");
 }
 
-#[test]
-fn cargo_fetches_through_the_index_and_again_when_there_is_no_upstream() {
-    let Some(toolchain) = tools::toolchain() else { return };
-    let [cargo, rustc] = ["cargo", "rustc"].map(|name| toolchain.join(name));
-    let upstream = Upstream::start();
-    let world = world(&upstream);
+/// Publishes the crate `deplo-leaf` in version 1.0.0, and lists a version 1.0.1 that is not what it should be.
+pub fn publish_crate(world: &World, upstream: &Upstream) {
     let directory = world.path("srv/deplo-leaf-1.0.0");
     fs::create_dir_all(directory.join("src")).unwrap();
     fs::write(directory.join("Cargo.toml"), "[package]\nname = \"deplo-leaf\"\nversion = \"1.0.0\"\nedition = \"2021\"\n").unwrap();
-    fs::write(directory.join("src/lib.rs"), "").unwrap();
+    fs::write(directory.join("src/lib.rs"), "pub const LEAF: &str = \"green\";\n").unwrap();
     let krate = packed(&world.path("srv"), "deplo-leaf-1.0.0");
     let line = |version: &str, sum: &str| {
         format!("{{\"name\":\"deplo-leaf\",\"vers\":\"{version}\",\"deps\":[],\"cksum\":\"{sum}\",\"features\":{{}},\"yanked\":false}}\n")
@@ -120,6 +116,15 @@ fn cargo_fetches_through_the_index_and_again_when_there_is_no_upstream() {
     upstream.has("/crates/de/pl/deplo-leaf", "text/plain", line("1.0.0", &sums.0) + &line("1.0.1", &sums.1));
     upstream.has("/dl/deplo-leaf/1.0.0/download", "", krate);
     upstream.has("/dl/deplo-leaf/1.0.1/download", "", "poison");
+}
+
+#[test]
+fn cargo_fetches_through_the_index_and_again_when_there_is_no_upstream() {
+    let Some(toolchain) = tools::toolchain() else { return };
+    let [cargo, rustc] = ["cargo", "rustc"].map(|name| toolchain.join(name));
+    let upstream = Upstream::start();
+    let world = world(&upstream);
+    publish_crate(&world, &upstream);
     let project = world.path("home/project");
     fs::create_dir_all(project.join("src")).unwrap();
     fs::write(project.join("src/lib.rs"), "").unwrap();

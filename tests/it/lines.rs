@@ -32,7 +32,7 @@ fn world(tool: &str, directories: &[&Path]) -> World {
 
 /// Fills the cache, lets the index go, and deploys without a network to a host that has nothing.
 fn fill_and_deploy(world: &World) {
-    let filled = world.deployer(["cache", "fill", "--rev", "master"]);
+    let filled = world.deployer(["cache", "fill", "--rev", "master", "--set", "cache.network=host"]);
     filled.ok();
     assert!(filled.stderr.contains("proven by a build"), "{filled}");
     // The host has only what the deploy brings it.

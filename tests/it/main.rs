@@ -36,6 +36,7 @@
 //! | umask, locale, odd login shells, noisy start-up files, `sudo` | `build`, `host_faults`, `helper: serve` |
 //! | restart fails both ways; check fails in a late wave; deadline; dead man | `rollout_faults`, `barrier`, `helper: serve` |
 //! | rollback twice, of a rollback; what is bad is not chosen | `rollback`, `unit: plan`, `proof: kills` |
+//! | a fill whose upstream does any of that, two fills, a full disk, another Python | `fills` |
 //! | index upstream poisoned, truncated, endless, HTML for JSON, 500, 404, down; file rotted; many at once | `index`, `index_tools`, `index_tunnel` |
 //! | **E. Fleet** | |
 //! | two deploys on two hosts, a crash at each step | `model` (every state); `locks` |
@@ -67,6 +68,7 @@ mod cache;
 #[path = "../../src/helper/recover/decide.rs"]
 mod decide;
 mod deploy;
+mod fills;
 mod fleet;
 mod fuzz;
 mod git_export;

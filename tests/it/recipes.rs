@@ -8,11 +8,12 @@ use deployer::exit::Exit;
 use crate::harness::{Run, World};
 use crate::tools;
 
-/// A project on one host, whose builds have no network at all where the host can see to that.
+/// A project on one host, whose builds have no network at all where the host can see to that. Its fills ask what the tools themselves
+/// are set to; those that go through the package index are in `fills`.
 fn world(build: &str) -> World {
     let world = World::new().local_hosts(&["app1"]).own_caches().patient();
     fs::create_dir(world.cache("app1")).unwrap();
-    world.config(&format!("[defaults.cache]\npath = \"/nonexistent\"\n[defaults.build]\n{build}\n"))
+    world.config(&format!("[defaults.cache]\npath = \"/nonexistent\"\nnetwork = \"host\"\n[defaults.build]\n{build}\n"))
 }
 
 /// Fills the cache for `master` and deploys it. The first line of what went wrong is the caller's to look at.
@@ -100,7 +101,7 @@ fn a_buildout_is_filled_set_up_and_built_on_a_host_that_has_nothing() {
     let filled = files(&world);
     fs::remove_dir_all(world.cache("app1")).unwrap();
     world.reconfigure(
-        "rev = \"master\"\n[defaults.cache]\npath = \"/nonexistent\"\n[defaults.build]\nrecipe = \"buildout\"\nvenv = \"<tmp>/venv\"\n",
+        "rev = \"master\"\n[defaults.cache]\npath = \"/nonexistent\"\nnetwork = \"host\"\n[defaults.build]\nrecipe = \"buildout\"\nvenv = \"<tmp>/venv\"\n",
     );
     let check = world.deployer(["setup", "--check"]);
     assert!(check.stderr.contains(" files into <tmp>/caches/app1; virtual environment <tmp>/venv"), "{check}");

@@ -49,7 +49,7 @@ impl Project {
 
     fn builds_on(&mut self, on: &str) {
         let from = match self.way {
-            Way::Cache => "rev = \"master\"\n[defaults.cache]\npath = \"<tmp>/site/cache\"\n[defaults.build]",
+            Way::Cache => "rev = \"master\"\n[defaults.cache]\npath = \"<tmp>/site/cache\"\nnetwork = \"host\"\n[defaults.build]",
             Way::Index => "[defaults.build]\nnetwork = \"index\"",
         };
         self.world.reconfigure(&format!("{from}\non = \"{on}\"\n{}\n", self.build));

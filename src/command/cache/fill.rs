@@ -1,29 +1,40 @@
 //! `cache fill`: runs the recipe's resolver for a revision on a builder, and keeps what it fetched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 
-use super::{Subject, overrides};
+use super::{Subject, overrides, python};
 use crate::cli::{self, Common};
 use crate::command::failure;
 use crate::command::interrupt::Interrupt;
 use crate::command::locks::{self, Attempt};
 use crate::command::outcome;
+use crate::command::package_index::{self, Said};
 use crate::command::scene::{self, Ended, Scene};
-use crate::config::environment::{HostPath, SessionKind, Target};
+use crate::config::environment::{Build, FillNetwork, HostPath, SessionKind, Target};
 use crate::error::Error;
 use crate::event::{Event, Events, Severity, Step};
 use crate::exit::Exit;
 use crate::figures::{bytes, counted, duration};
 use crate::fleet::{self, Done, Tally};
 use crate::host::Host;
+use crate::index::Index;
 use crate::op::{self, Op};
 use crate::provision::fill::{Fill, FillError, Filled, Proof};
-use crate::shelf::{About, Set};
+use crate::recipe::{self, Recipe};
+use crate::shelf::{About, Part, Set};
+use crate::stage::remote::RemoteError;
+use crate::tree::{Digest, Entry, Kind};
 
 /// Variables of this machine that a fill with `--local` runs with: where to find tools, indexes and the way to them.
 const INHERITED: [&str; 8] =
     ["PATH", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"];
-const INHERITED_OF: [&str; 6] = ["PIP_", "UV_", "NPM_CONFIG_", "CARGO_", "BUNDLE_", "RUSTUP_"];
+const INHERITED_OF: [&str; 2] = ["BUNDLE_", "RUSTUP_"];
+/// Settings of the tools that the package index serves.
+const INHERITED_OF_TOOLS: [&str; 4] = ["PIP_", "UV_", "NPM_CONFIG_", "CARGO_"];
 /// The name of this machine where it is the builder.
 const HERE: &str = "local";
 
@@ -78,16 +89,28 @@ fn build_here(scene: &mut Scene) -> Result<(), Error> {
 
 async fn run(scene: &Scene, args: &cli::CacheFill, events: &Events) -> Result<Ended, Error> {
     let subject = Subject::settle(scene, args.rev.as_deref(), events).await?;
+    let said = Said::default();
+    // Before any host is touched: it may be of no use.
+    let index = match subject.cache()?.network {
+        FillNetwork::Index => Some(package_index::opened(scene, events, Said::clone(&said)).await?),
+        FillNetwork::Host => None,
+    };
     let connected = fleet::connect(&scene.environment, events).await;
     let ended = match connected.hosts.first() {
-        Some(host) => on_builder(&subject, host, args.local, events).await,
+        Some(host) => on_builder(&subject, host, args.local, (index.as_ref(), &said), events).await,
         None => Err(outcome::unreachable(&connected, "nothing was changed".to_owned())),
     };
     fleet::close(&connected.hosts).await;
     ended
 }
 
-async fn on_builder(subject: &Subject<'_>, host: &Host, local: bool, events: &Events) -> Result<Ended, Error> {
+async fn on_builder(
+    subject: &Subject<'_>,
+    host: &Host,
+    local: bool,
+    (index, said): (Option<&Index>, &Said),
+    events: &Events,
+) -> Result<Ended, Error> {
     let scene = subject.scene;
     if local {
         let op = op::Setup {
@@ -97,7 +120,7 @@ async fn on_builder(subject: &Subject<'_>, host: &Host, local: bool, events: &Ev
             cache: Some(subject.cache()?.path.to_string()),
             check: false,
         };
-        host.ask(Op::Setup(op)).await.map_err(|error| plain(host, Step::Setup, &FillError::from(error)))?;
+        host.ask(Op::Setup(op)).await.map_err(|error| plain(host, Step::Setup, &FillError::from(error), &[]))?;
     }
     let one = std::slice::from_ref(host);
     let tally = Tally::new(events, 1);
@@ -108,7 +131,7 @@ async fn on_builder(subject: &Subject<'_>, host: &Host, local: bool, events: &Ev
         }
         return Err(error);
     }
-    let filled = tally.step(host.name(), Step::Fill, filled(subject, host, local, events), |result| Done {
+    let filled = tally.step(host.name(), Step::Fill, filled(subject, host, local, index, events), |result| Done {
         detail: Some(match result {
             Ok(filled) => summary(filled),
             Err(error) => error.to_string(),
@@ -116,9 +139,16 @@ async fn on_builder(subject: &Subject<'_>, host: &Host, local: bool, events: &Ev
         ..Done::default()
     });
     let filled = filled.await;
+    let python = python_of(subject, host).await;
     locks::unlock(one).await;
-    let filled = filled.map_err(|error| plain(host, Step::Fill, &error))?;
-    keep(subject, host, &filled, events)?;
+    let filled = filled.map_err(|error| {
+        let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
+        plain(host, Step::Fill, &error, &said)
+    })?;
+    if let Some(message) = index.and_then(|index| unserved(subject, index, &filled)) {
+        events.emit(note(Severity::Warning, "not-served", message, vec![host.name().to_owned()]));
+    }
+    keep(subject, host, &filled, python, events)?;
     let next = vec![("push".to_owned(), format!("deployer cache push -e {}", scene.environment.name))];
     let proven = match &filled.proof {
         Proof::Passed { .. } => ", proven by a build",
@@ -129,7 +159,7 @@ async fn on_builder(subject: &Subject<'_>, host: &Host, local: bool, events: &Ev
     Ok(Ended { exit: Exit::Ok, error: None, live: fleet::live(one), ok: 1, failed: 0, summary, next })
 }
 
-async fn filled(subject: &Subject<'_>, host: &Host, local: bool, events: &Events) -> Result<Filled, FillError> {
+async fn filled(subject: &Subject<'_>, host: &Host, local: bool, index: Option<&Index>, events: &Events) -> Result<Filled, FillError> {
     let environment = subject.environment;
     let (Some(build), Some(cache)) = (&environment.build, &environment.cache) else {
         return Err(FillError::NoFill("none".to_owned()));
@@ -144,7 +174,8 @@ async fn filled(subject: &Subject<'_>, host: &Host, local: bool, events: &Events
         artifact: &subject.local.artifact,
         values: &values,
         key: subject.key,
-        inherited: if local { inherited() } else { Vec::new() },
+        index,
+        inherited: if local { inherited(index.is_some()) } else { Vec::new() },
         shelf: &subject.shelf(),
         spool: &subject.scene.directories.cache,
         events,
@@ -152,16 +183,58 @@ async fn filled(subject: &Subject<'_>, host: &Host, local: bool, events: &Events
     fill.run().await
 }
 
-fn inherited() -> Vec<(String, String)> {
+/// What a fill on this machine runs with. One that asks the package index takes nothing that says where else to ask.
+fn inherited(has_index: bool) -> Vec<(String, String)> {
     let wanted = |name: &str| {
         let upper = name.to_ascii_uppercase();
-        INHERITED.contains(&upper.as_str()) || INHERITED_OF.iter().any(|start| upper.starts_with(start))
+        let of = |starts: &[&str]| starts.iter().any(|start| upper.starts_with(start));
+        INHERITED.contains(&upper.as_str()) || of(&INHERITED_OF) || (!has_index && of(&INHERITED_OF_TOOLS))
     };
     std::env::vars().filter(|(name, _)| wanted(name)).collect()
 }
 
+/// Names the files of a flat cache that are not what the index served under their names: a requirement can name another place.
+fn unserved(subject: &Subject<'_>, index: &Index, filled: &Filled) -> Option<String> {
+    let build = subject.environment.build.as_ref().filter(|_| subject.cache().is_ok_and(|cache| cache.fill.is_none()))?;
+    Recipe::find(&build.recipe).filter(|recipe| recipe.fill.place == "dist")?;
+    let served: HashMap<String, PathBuf> = index.served().into_iter().map(|served| (served.name, served.path)).collect();
+    let is_served = |entry: &&Entry| {
+        let path = entry.path.to_string();
+        let Some(kept) = path.rsplit('/').next().and_then(|name| served.get(name)) else { return false };
+        matches!(&entry.kind, Kind::File { digest, .. } if digest_of(kept).is_ok_and(|kept| kept == *digest))
+    };
+    let strange: Vec<String> = filled
+        .files
+        .entries()
+        .iter()
+        .filter(|entry| !is_served(entry))
+        .filter_map(|entry| entry.path.to_string().rsplit('/').next().map(str::to_owned))
+        .collect();
+    let (first, rest) = strange.split_first()?;
+    let (all, _) = filled.files.totals();
+    let (what, more) = if rest.is_empty() { ("it is", String::new()) } else { ("they are", ", …".to_owned()) };
+    Some(format!(
+        "{} of {} did not come through the package index, and nobody but the builder knows what {what}: `{first}`{more}",
+        strange.len(),
+        counted(all, "file")
+    ))
+}
+
+fn digest_of(path: &Path) -> io::Result<Digest> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok(Digest::from(hasher.finalize()))
+}
+
+/// The Python that the files were chosen for, where they depend on one.
+async fn python_of(subject: &Subject<'_>, host: &Host) -> Option<String> {
+    // The resolver runs with the host's own, which need not be that of its virtual environment.
+    let build = Build { venv: None, ..subject.environment.build.clone()? };
+    python(host, subject.environment, &build).await.map(|python| python.to_string())
+}
+
 /// Remembers the set, and says what a person should know of its proof.
-fn keep(subject: &Subject<'_>, host: &Host, filled: &Filled, events: &Events) -> Result<(), Error> {
+fn keep(subject: &Subject<'_>, host: &Host, filled: &Filled, python: Option<String>, events: &Events) -> Result<(), Error> {
     let scene = subject.scene;
     let about = About {
         project: scene.environment.project.clone(),
@@ -190,8 +263,16 @@ fn keep(subject: &Subject<'_>, host: &Host, filled: &Filled, events: &Events) ->
             events.emit(Event::Diagnostic { severity, code, message, hosts, evidence, state, help });
         }
     }
-    let set = Set { key: subject.key, files: filled.files.clone(), about: Some(about) };
-    subject.shelf().keep(&set).map_err(|error| Error::new(Exit::Internal, "shelf", "the set cannot be kept here").caused_by(error))
+    let files = filled.files.entries().iter().map(|entry| entry.path.to_string()).collect();
+    let part = Part { platform: about.platform.clone(), python, on: about.on.clone(), files };
+    let mixes = Recipe::find(&about.recipe).is_some_and(|recipe| recipe.fill.mixes);
+    let set = Set { key: subject.key, files: filled.files.clone(), about: Some(about), parts: vec![part] };
+    let shelf = subject.shelf();
+    let kept = match shelf.set(subject.key).filter(|_| mixes) {
+        Some(older) => set.beside(&older).and_then(|set| shelf.keep(&set)),
+        None => shelf.keep(&set),
+    };
+    kept.map_err(|error| Error::new(Exit::Internal, "shelf", "the set cannot be kept here").caused_by(error))
 }
 
 fn note(severity: Severity, code: &str, message: String, hosts: Vec<String>) -> Event {
@@ -203,10 +284,25 @@ fn summary(filled: &Filled) -> String {
     format!("{}, {}", counted(files, "file"), bytes(size))
 }
 
+/// What a resolver that failed could not get. The index knows best; what a cache lacks is what a build would say.
+fn why(error: &RemoteError, said: &[String]) -> Option<String> {
+    let RemoteError::Command { exited, tail, .. } = error else { return None };
+    if let Some(last) = said.last() {
+        return Some(format!("the package index: {last}"));
+    }
+    let lacking = recipe::lacking(tail);
+    let Some(first) = lacking.first() else { return exited.hint.clone() };
+    Some(format!("no index that was asked has `{first}` for this host; `[index]` of deploy.toml names another one"))
+}
+
 /// Explains why a fill failed. Whatever it was, nobody's cache has changed.
-fn plain(host: &Host, step: Step, error: &FillError) -> Error {
+fn plain(host: &Host, step: Step, error: &FillError, said: &[String]) -> Error {
     let failure = match error {
-        FillError::Remote(error) => failure::remote(host.name(), step, error),
+        FillError::Remote(error) => {
+            let failure = failure::remote(host.name(), step, error);
+            let hint = why(error, said).or(failure.hint);
+            failure::HostFailure { hint, ..failure }
+        }
         FillError::Transfer(error) => failure::HostFailure { step, ..failure::transfer(host.name(), error) },
         FillError::Incomplete { tail, .. } => {
             failure::HostFailure { tail: tail.clone(), ..failure::step(host.name(), step, error.to_string()) }

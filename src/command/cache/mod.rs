@@ -26,7 +26,7 @@ use crate::shelf::{Set, Shelf};
 use crate::tree::{Digest, Manifest};
 
 pub use hint::explain_lacking;
-pub use stock::{Stock, Stocked, look};
+pub use stock::{Stock, Stocked, look, python};
 pub use supplies::Supplies;
 pub use survey::{Survey, is_fillable, survey};
 
@@ -61,7 +61,7 @@ pub async fn known_set(environment: &Environment, tree: &Manifest, shelf: &Shelf
     }
     let recalled = each(hosts, 64, |host| caches::recall(host, cache.on(host.target()).as_str(), key)).await;
     let files = recalled.into_iter().find_map(|files| files.ok().flatten())?;
-    Some(Set { key, files, about: None })
+    Some(Set { key, files, about: None, parts: Vec::new() })
 }
 
 /// The revision that a verb is about, and the key of what it needs.

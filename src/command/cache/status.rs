@@ -48,17 +48,18 @@ async fn view(subject: &Subject<'_>, connected: &fleet::Connected, events: &Even
     let stock = Stock { environment, cache, set: &set, shelf: &shelf, spool: &subject.scene.directories.cache, events };
     let goods =
         stock.goods().map_err(|error| Error::new(Exit::Internal, "list", "the list cannot be packed").caused_by(error.to_string()))?;
-    let looked = look(&connected.hosts, cache, &goods).await;
+    let (looked, misfits) = tokio::join!(look(&connected.hosts, cache, &goods), stock.misfits(&connected.hosts));
     let mut hosts: Vec<CacheRow> = connected
         .hosts
         .iter()
-        .zip(&looked)
-        .map(|(host, looked)| match looked {
+        .zip(looked.iter().zip(misfits))
+        .map(|(host, (looked, unfit))| match looked {
             Ok(compared) => CacheRow {
                 host: host.name().to_owned(),
                 files: set.files.totals().0,
                 missing: names(&set, &compared.missing),
                 damaged: names(&set, &compared.differing),
+                unfit,
                 error: None,
             },
             Err(error) => CacheRow::unknown(host.name(), error.to_string()),

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 
 use crate::command::failure::{self, HostFailure};
-use crate::config::environment::{Cache, Environment};
+use crate::config::environment::{Build, Cache, Environment};
 use crate::event::{Events, Step};
 use crate::figures::counted;
 use crate::fleet::{Done, Tally, each};
 use crate::host::Host;
 use crate::op::Compared;
 use crate::provision::cache::{self as caches, Goods, Supplied};
-use crate::recipe::Recipe;
+use crate::recipe::{self, Python, Recipe};
 use crate::shelf::{Set, Shelf};
+use crate::stage::likeness;
 use crate::stage::transfer::TransferError;
 use crate::tree::{Digest, Entry, Kind, Manifest};
 
@@ -91,6 +92,10 @@ impl Stock<'_> {
 
     async fn supply(&self, host: &Host, looked: Looked, goods: &Goods, absent: &[Digest]) -> Result<Supplied, HostFailure> {
         let compared = looked.map_err(|error| failed(host, &error))?;
+        if let Some(message) = self.misfit(host).await {
+            let hint = Some(format!("deployer cache fill -e {} -H {}", self.environment.name, host.name()));
+            return Err(HostFailure { hint, ..failure::step(host.name(), Step::Cache, message) });
+        }
         let lacking = caches::lacking(&compared);
         if lacking.is_empty() {
             return Ok(Supplied::default());
@@ -103,23 +108,43 @@ impl Stock<'_> {
             let hint = Some(format!("deployer cache fill -e {}", self.environment.name));
             return Err(HostFailure { hint, ..failure::step(host.name(), Step::Cache, message) });
         }
-        self.fits(host)?;
         let (set, cache) = (Some(self.set.key), self.cache.on(host.target()).as_str());
         caches::complete(host, cache, goods, (set, None), (Step::Cache, self.events)).await.map_err(|error| failed(host, &error))
     }
 
-    /// What was chosen for one platform is of no use on another.
-    fn fits(&self, host: &Host) -> Result<(), HostFailure> {
-        let Some(about) = &self.set.about else { return Ok(()) };
-        let here = host.facts().platform.clone();
-        let portable = Recipe::find(&about.recipe).is_some_and(|recipe| recipe.fill.portable);
-        if portable || about.platform == here {
-            return Ok(());
-        }
-        let message = format!("the files were filled on `{}` for {}, and this host is {here}", about.on, about.platform);
-        let hint = Some(format!("deployer cache fill -e {} -H {}", self.environment.name, host.name()));
-        Err(HostFailure { hint, ..failure::step(host.name(), Step::Cache, message) })
+    /// Says for each host why the files are of no use there; none where they are not known to be.
+    pub async fn misfits(&self, hosts: &[Host]) -> Vec<Option<String>> {
+        each(hosts, 64, |host| self.misfit(host)).await
     }
+
+    async fn misfit(&self, host: &Host) -> Option<String> {
+        let build = self.environment.build.as_ref()?;
+        let here = &host.facts().platform;
+        let portable = Recipe::find(&build.recipe).is_some_and(|recipe| recipe.fill.portable);
+        if let Some(about) = self.set.about.as_ref().filter(|_| !portable) {
+            let mut known = self.set.parts.iter().map(|part| &part.platform).chain([&about.platform]);
+            if !known.any(|platform| platform == here) {
+                return Some(format!("the files were filled on `{}` for {}, and this host is {here}", about.on, about.platform));
+            }
+        }
+        // Asking takes a moment, and what serves every interpreter needs no question.
+        if !recipe::is_particular(&self.set.files) {
+            return None;
+        }
+        let python = python(host, self.environment, build).await?;
+        let file = python.cannot_use(&self.set.files)?;
+        let of_file = self.set.parts.iter().find(|part| part.files.iter().any(|path| path.rsplit('/').next() == Some(file)));
+        let filled = of_file.and_then(|part| Some((part, part.python.as_ref()?)));
+        let why = filled.map_or_else(String::new, |(part, python)| format!("the files were filled on `{}` for {python}, and ", part.on));
+        Some(format!("`{file}` is of no use here: {why}this host has {python}"))
+    }
+}
+
+/// The Python that the build of a host runs with; none where it is none, or cannot be asked.
+pub async fn python(host: &Host, environment: &Environment, build: &Build) -> Option<Python> {
+    let root = host.target().root.as_ref().unwrap_or(&environment.root);
+    let likeness = likeness::of(host, root.as_str(), Some(build)).await.ok()?;
+    Python::read(likeness.interpreter.as_deref()?, &likeness.libc, &likeness.platform)
 }
 
 fn failed(host: &Host, error: &TransferError) -> HostFailure {

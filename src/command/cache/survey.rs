@@ -62,14 +62,15 @@ async fn survey_way(
     let shelf = Shelf::at(&scene.directories.cache);
     let set = known_set(environment, &local.artifact.manifest, &shelf, hosts).await?;
     let stock = Stock { environment, cache, set: &set, shelf: &shelf, spool: &scene.directories.cache, events };
-    let looked = look(hosts, cache, &stock.goods().ok()?).await;
+    let goods = stock.goods().ok()?;
+    let (looked, misfits) = tokio::join!(look(hosts, cache, &goods), stock.misfits(hosts));
     // What each host lacks; a host that could not be looked at gives nothing to others either.
     let lacking: Vec<Option<Vec<&Entry>>> =
         looked.iter().map(|looked| looked.as_ref().ok().map(|compared| caches::entries(&set.files, &caches::lacking(compared)))).collect();
     let can_be_had = |entry: &Entry| {
         shelf.holds(&entry.kind) || lacking.iter().flatten().any(|lacks| lacks.iter().all(|lacked| lacked.path != entry.path))
     };
-    let row = |(host, looked): (&Host, &Looked)| {
+    let row = |(host, (looked, unfit)): (&Host, (&Looked, Option<String>))| {
         let names = |ranges: &[(u32, u32)]| caches::entries(&set.files, ranges).iter().map(|entry| entry.path.to_string()).collect();
         match looked {
             Ok(compared) => CacheRow {
@@ -77,12 +78,13 @@ async fn survey_way(
                 files: set.files.totals().0,
                 missing: names(&compared.missing),
                 damaged: names(&compared.differing),
+                unfit,
                 error: None,
             },
             Err(error) => CacheRow::unknown(host.name(), error.to_string()),
         }
     };
-    let rows = hosts.iter().zip(&looked).map(row).collect();
+    let rows = hosts.iter().zip(looked.iter().zip(misfits)).map(row).collect();
     let is_beyond_help = |lacks: &Option<Vec<&Entry>>| lacks.as_ref().is_some_and(|lacks| lacks.iter().any(|entry| !can_be_had(entry)));
     let beyond_help =
         hosts.iter().zip(&lacking).filter(|(_, lacks)| is_beyond_help(lacks)).map(|(host, _)| host.name().to_owned()).collect();
@@ -93,12 +95,17 @@ impl Survey {
     /// What would stop a deploy: what is lacking and nobody has, and caches that cannot be looked at.
     #[must_use]
     pub fn blockers(&self, environment: &Environment) -> Vec<Blocker> {
-        let lacking = self.rows().filter(|row| self.beyond_help.contains(&row.host)).map(|row| Blocker {
-            hosts: vec![row.host.clone()],
-            what: format!("{} in its cache, and nobody here has them", row.text()),
-            fix: Some(format!("deployer cache fill -e {}", environment.name)),
-        });
-        lacking.collect()
+        let refill = |row: &CacheRow| format!("deployer cache fill -e {} -H {}", environment.name, row.host);
+        let blocker = |row: &CacheRow| match &row.unfit {
+            Some(what) => Some(Blocker { hosts: vec![row.host.clone()], what: what.clone(), fix: Some(refill(row)) }),
+            None if self.beyond_help.contains(&row.host) => Some(Blocker {
+                hosts: vec![row.host.clone()],
+                what: format!("{} in its cache, and nobody here has them", row.text()),
+                fix: Some(format!("deployer cache fill -e {}", environment.name)),
+            }),
+            None => None,
+        };
+        self.rows().filter_map(blocker).collect()
     }
 
     /// The text of `doctor`: `11/12 complete; app07 lacks 1 file`.
@@ -110,7 +117,7 @@ impl Survey {
         for (count, hosts) in self.lacking() {
             text += &format!("; {} lacks {}", ranges::fold(&hosts), counted(count as u64, "file"));
         }
-        for row in self.rows().filter(|row| row.error.is_some()) {
+        for row in self.rows().filter(|row| row.error.is_some() || row.unfit.is_some()) {
             text += &format!("; {}: {}", row.host, row.text());
         }
         text
@@ -123,7 +130,7 @@ impl Survey {
     /// Hosts by how many files they lack.
     fn lacking(&self) -> BTreeMap<usize, Vec<&str>> {
         let mut hosts: BTreeMap<usize, Vec<&str>> = BTreeMap::new();
-        for row in self.rows().filter(|row| row.error.is_none() && !row.is_complete()) {
+        for row in self.rows().filter(|row| row.error.is_none() && row.unfit.is_none() && !row.is_complete()) {
             hosts.entry(row.missing.len() + row.damaged.len()).or_default().push(&row.host);
         }
         hosts
@@ -134,6 +141,9 @@ impl Survey {
     pub fn fix(&self, environment: &Environment) -> Option<String> {
         if !self.beyond_help.is_empty() {
             return Some(format!("deployer cache fill -e {}", environment.name));
+        }
+        if let Some(unfit) = self.rows().find(|row| row.unfit.is_some()) {
+            return Some(format!("deployer cache fill -e {} -H {}", environment.name, unfit.host));
         }
         let lacking: Vec<&str> = self.lacking().into_values().flatten().collect();
         (!lacking.is_empty()).then(|| format!("deployer cache push -e {} -H {}", environment.name, ranges::fold(&lacking)))

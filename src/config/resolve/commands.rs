@@ -150,8 +150,8 @@ impl Reader<'_> {
     }
 
     /// The command that fills the cache. It runs for no release and on no particular host.
-    pub(super) fn fill_command(&self, node: &Node) -> Result<Command, Fault> {
-        self.command_with(node, placeholders::check_fill)
+    pub(super) fn fill_command(&self, node: &Node, has_index: bool) -> Result<Command, Fault> {
+        self.command_with(node, |text| placeholders::check_fill(text, has_index))
     }
 
     fn command_with(&self, node: &Node, check: impl Fn(&str) -> Result<(), PlaceholderError>) -> Result<Command, Fault> {

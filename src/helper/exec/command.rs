@@ -56,7 +56,7 @@ pub(super) fn environment(job: &Job<'_>) -> Result<Vec<(String, String)>, Failur
     }
     let mut env = job.user.environment();
     // The agent that the session forwards, which it does only when asked to. A build is offline and has no use for it.
-    if job.exec.network == Network::Host
+    if matches!(job.exec.network, Network::Host | Network::HostAndIndex { .. })
         && let Ok(socket) = std::env::var("SSH_AUTH_SOCK")
     {
         env.push(("SSH_AUTH_SOCK".into(), socket));
@@ -72,7 +72,7 @@ pub(super) fn isolated(job: &Job<'_>) -> Result<bool, Failure> {
     // In a user namespace sudo has no rights to give.
     let possible = || (job.exec.user.is_none() || job.user.uid == 0) && isolate::is_available(job.children);
     match job.exec.network {
-        Network::Host => Ok(false),
+        Network::Host | Network::HostAndIndex { .. } => Ok(false),
         Network::Blocked | Network::Index { .. } => Ok(possible()),
         Network::None if possible() => Ok(true),
         Network::None => Err(Failure {

@@ -31,7 +31,7 @@ impl Entrance {
     pub fn of(network: Network) -> io::Result<Option<Self>> {
         match network {
             Network::Host | Network::Blocked | Network::None => Ok(None),
-            Network::Index { door } => {
+            Network::Index { door } | Network::HostAndIndex { door } => {
                 let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
                 Ok(Some(Self { door, ours, theirs: Some(theirs) }))
             }
