@@ -85,7 +85,7 @@ fn names(connected: &Connected) -> Vec<&str> {
 }
 
 fn to(args: &cli::Rollback) -> String {
-    args.to.iter().map(|to| format!(" --to {to}")).collect()
+    args.to.as_ref().map(|to| format!(" --to {to}")).unwrap_or_default()
 }
 
 /// A host that moves, and where to.

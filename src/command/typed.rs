@@ -50,7 +50,7 @@ pub fn given(common: &Common) -> String {
     let flags = [("-C", &common.directory), ("-c", &common.config)];
     let paths = flags.iter().filter_map(|(flag, path)| Some((*flag, path.as_ref()?.to_string_lossy().into_owned())));
     let set = common.set.iter().map(|set| ("--set", set.clone()));
-    paths.chain(set).map(|(flag, value)| format!(" {flag} {}", quoted(&value))).collect()
+    paths.chain(set).fold(String::new(), |flags, (flag, value)| flags + &format!(" {flag} {}", quoted(&value)))
 }
 
 impl cli::Deploy {

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::shared::{Item, Queues, Shared};
@@ -104,6 +105,20 @@ fn deliver(shared: &Shared, incoming: &mut Incoming, frame: Frame) -> Result<(),
     }
 }
 
+/// Puts a frame of data behind all that was asked before it. Both may have been queued since the other queue was looked at, and a frame
+/// that overtakes its own request is of a request that the host does not know.
+fn behind(control: &mut mpsc::UnboundedReceiver<Vec<u8>>, frame: Vec<u8>) -> Vec<u8> {
+    let mut before = Vec::new();
+    while let Ok(message) = control.try_recv() {
+        before.extend(message);
+    }
+    if before.is_empty() {
+        return frame;
+    }
+    before.extend(frame);
+    before
+}
+
 /// Writes what is queued, and a beat every so often.
 pub(super) async fn write(shared: Arc<Shared>, mut queues: Queues, mut writer: Writer) {
     let Ok(beat) = wire::encode(&ToHelper::Beat) else { return };
@@ -115,7 +130,7 @@ pub(super) async fn write(shared: Arc<Shared>, mut queues: Queues, mut writer: W
             () = shared.ended() => return,
             Some(message) = queues.control.recv() => message,
             _ = beats.tick() => beat.clone(),
-            Some(frame) = queues.data.recv() => frame,
+            Some(frame) = queues.data.recv() => behind(&mut queues.control, frame),
         };
         let written = async {
             writer.write_all(&bytes).await?;
@@ -133,5 +148,20 @@ pub(super) async fn write(shared: Arc<Shared>, mut queues: Queues, mut writer: W
             return;
         }
         shared.sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_never_overtakes_what_was_asked_before_it() {
+        let (sender, mut control) = mpsc::unbounded_channel();
+        assert_eq!(behind(&mut control, b"data".to_vec()), b"data");
+        sender.send(b"request ".to_vec()).unwrap();
+        sender.send(b"another ".to_vec()).unwrap();
+        assert_eq!(behind(&mut control, b"data".to_vec()), b"request another data");
+        assert_eq!(behind(&mut control, b"more".to_vec()), b"more");
     }
 }

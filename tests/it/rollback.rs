@@ -100,7 +100,7 @@ error: `app1` does not have the release `<release>` as a confirmed one
     world.deployer(["rollback", "--to", "~9"]).is(
         Exit::Config,
         str![""],
-        str![[r#"
+        str![[r"
 boskel → prod · rollback · 1 host
 [<t>] connect  1/1
 
@@ -109,7 +109,7 @@ error: `app1` has only 2 confirmed releases before the one it serves
   hint: see what there is: deployer releases -e prod
   hint: choose one: deployer rollback -e prod --to ID
 
-"#]],
+"]],
     );
     world.deployer(["rollback", "--to", "nonsense"]).is(
         Exit::Config,
