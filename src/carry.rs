@@ -1,10 +1,14 @@
 //! One file that carries a revision, what its build needs, and helpers, to a site that reaches nothing: a plain tar, so that anybody
-//! can look into it. Nothing in it is believed: contents have the digests of the list, and names lead nowhere.
+//! can look into it. What it says of itself is checked before it is shown or stored: contents have the digests of the list, helpers those
+//! of the head, and names lead nowhere. That keeps damage and tricks out, not whoever made the file: its helpers run on hosts.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 
 use serde::{Deserialize, Serialize};
+
+use crate::tree::Digest;
 
 /// The format of the file.
 const FORMAT: u32 = 1;
@@ -24,14 +28,35 @@ pub struct Head {
     pub commit: String,
     /// The branch of the bundle.
     pub reference: String,
+    /// The digests of the helpers, by platform.
+    #[serde(default)]
+    pub helpers: BTreeMap<String, Digest>,
 }
 
 impl Head {
     #[must_use]
-    pub fn new(project: &str, commit: &str, reference: &str) -> Self {
+    pub fn new(project: &str, commit: &str, reference: &str, helpers: &[(String, Vec<u8>)]) -> Self {
+        let helpers = helpers.iter().map(|(platform, bytes)| (platform.clone(), Digest::of(bytes))).collect();
         let (project, commit, reference) = (project.to_owned(), commit.to_owned(), reference.to_owned());
-        Self { format: FORMAT, deployer: env!("CARGO_PKG_VERSION").to_owned(), project, commit, reference }
+        Self { format: FORMAT, deployer: env!("CARGO_PKG_VERSION").to_owned(), project, commit, reference, helpers }
     }
+
+    /// Tells whether what it says is what an export says: it reaches a terminal, and commands to paste.
+    fn is_plain(&self) -> bool {
+        let is_commit = matches!(self.commit.len(), 40 | 64) && self.commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let is_version =
+            self.deployer.len() <= 40 && self.deployer.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-+".contains(&byte));
+        is_commit && is_version && is_branch(&self.reference)
+    }
+}
+
+/// Tells whether a name is one that git takes for a branch, and that is nothing else to a shell or to git: no option, no id, no path.
+#[must_use]
+pub fn is_branch(name: &str) -> bool {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    let is_id = name.len() >= 7 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let part = |part: &str| !part.is_empty() && !part.starts_with('.') && !part.ends_with('.') && part.strip_suffix(".lock").is_none();
+    name.len() <= 200 && name.chars().all(plain) && !name.starts_with('-') && !name.contains("..") && !is_id && name.split('/').all(part)
 }
 
 /// Says why a file cannot be read as one of ours.
@@ -136,7 +161,8 @@ impl Reader {
         if format > FORMAT {
             return Err(CarryError::Newer(format));
         }
-        Ok((reader, serde_json::from_value(head).map_err(|_| CarryError::Foreign)?))
+        let head: Head = serde_json::from_value(head).map_err(|_| CarryError::Foreign)?;
+        if head.is_plain() { Ok((reader, head)) } else { Err(CarryError::Damaged("what it says of its revision")) }
     }
 
     /// Goes to the next entry and gives its name; none at the end.
@@ -188,8 +214,10 @@ mod tests {
     use super::*;
     use std::io::{Seek, SeekFrom};
 
+    const COMMIT: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f9012345678";
+
     fn written(entries: &[(&str, &[u8])]) -> Vec<u8> {
-        let mut writer = Writer::new(Vec::new(), &Head::new("boskel", "a1b2", "master")).unwrap();
+        let mut writer = Writer::new(Vec::new(), &Head::new("boskel", COMMIT, "master", &[])).unwrap();
         for (name, content) in entries {
             writer.add(name, content.len() as u64, &mut &**content).unwrap();
         }
@@ -224,5 +252,26 @@ mod tests {
         assert!(matches!(read(b"PK\x03\x04 something else"), Err(CarryError::Foreign)));
         let newer = String::from_utf8_lossy(&bytes).replacen("\"format\": 1", "\"format\": 9", 1);
         assert!(matches!(read(newer.as_bytes()), Err(CarryError::Newer(9))));
+    }
+
+    #[test]
+    fn a_head_that_would_reach_a_terminal_or_a_shell_as_more_than_words_is_refused() {
+        let head = |commit: &str, reference: &str, deployer: &str| {
+            let head = Head { deployer: deployer.to_owned(), ..Head::new("boskel", commit, reference, &[]) };
+            read(&Writer::new(Vec::new(), &head).unwrap().finish().unwrap())
+        };
+        let sha256 = "0".repeat(64);
+        for (commit, reference) in [(COMMIT, "master"), (&*sha256, "feature/x-1"), (COMMIT, "v2.8.0")] {
+            assert!(head(commit, reference, "0.1.0").is_ok(), "{commit} {reference}");
+        }
+        for commit in ["", "a1b2", "\u{1b}]0;x\u{7}", &COMMIT.replace('a', "g"), &COMMIT[1..]] {
+            assert!(matches!(head(commit, "master", "0.1.0"), Err(CarryError::Damaged(_))), "{commit:?}");
+        }
+        for reference in
+            ["", "x; rm -rf ~", "$(id)", "-x", "\u{1b}[2J", "a\nb", "a..b", "a//b", "x.lock", ".x", "x/", "a1b2c3d", "\u{202e}x"]
+        {
+            assert!(matches!(head(COMMIT, reference, "0.1.0"), Err(CarryError::Damaged(_))), "{reference:?}");
+        }
+        assert!(matches!(head(COMMIT, "master", "0.1\u{1b}[31m"), Err(CarryError::Damaged(_))));
     }
 }

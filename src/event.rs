@@ -3,7 +3,7 @@
 //! The JSON form is public: `schema` has a major and a minor number; a minor bump adds keys or types, which readers ignore.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc;
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -96,7 +96,6 @@ impl Step {
 pub enum Status {
     Ok,
     Failed,
-    Skipped,
     Stopped,
 }
 
@@ -114,6 +113,9 @@ pub enum Severity {
     Warning,
     Error,
 }
+
+/// The code of the note that answers whoever asked a run to stop.
+pub const STOPPING: &str = "stopping";
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -214,6 +216,16 @@ pub struct Timed {
 pub struct Events {
     sender: mpsc::Sender<Timed>,
     began: Instant,
+    serving: Arc<Mutex<Serving>>,
+}
+
+/// What a run knows, at any moment, of what its hosts serve: whoever must end it at once can say no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// Nothing was switched: hosts counted by what they served when they were last read, none before that.
+    AsBefore(BTreeMap<String, u32>),
+    /// Hosts are being switched, or were.
+    Switching,
 }
 
 impl Events {
@@ -221,12 +233,39 @@ impl Events {
     #[must_use]
     pub fn new(began: Instant) -> (Self, mpsc::Receiver<Timed>) {
         let (sender, receiver) = mpsc::channel();
-        (Self { sender, began }, receiver)
+        let serving = Arc::new(Mutex::new(Serving::AsBefore(BTreeMap::new())));
+        (Self { sender, began, serving }, receiver)
     }
 
     /// Tells `event`. A view that is gone is no reason to stop a deploy.
     pub fn emit(&self, event: Event) {
-        let t = (self.began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-        let _ = self.sender.send(Timed { event, t });
+        match &event {
+            Event::Changes { from, .. } => self.serve(from.clone()),
+            Event::StepStarted { step: Step::Activate | Step::Revert, .. } => {
+                *self.serving.lock().unwrap_or_else(PoisonError::into_inner) = Serving::Switching;
+            }
+            _ => {}
+        }
+        let _ = self.sender.send(Timed { event, t: self.seconds() });
+    }
+
+    /// Notes what the hosts serve, which was read before any of them was switched.
+    pub fn serve(&self, live: BTreeMap<String, u32>) {
+        let mut serving = self.serving.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Serving::AsBefore(before) = &mut *serving {
+            *before = live;
+        }
+    }
+
+    /// Says what the hosts serve, as far as the run has come.
+    #[must_use]
+    pub fn serving(&self) -> Serving {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Seconds since the run began, to the millisecond.
+    #[must_use]
+    pub fn seconds(&self) -> f64 {
+        (self.began.elapsed().as_secs_f64() * 1000.0).round() / 1000.0
     }
 }

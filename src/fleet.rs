@@ -119,7 +119,6 @@ impl<'a> Tally<'a> {
         match status {
             Status::Ok => count.ok += 1,
             Status::Failed | Status::Stopped => count.failed += 1,
-            Status::Skipped => count.absent += 1,
         }
         if secs >= count.slowest.0 {
             count.slowest = (secs, host.to_owned());
@@ -208,6 +207,7 @@ pub async fn connect(environment: &Environment, events: &Events) -> Connected {
             Err(error) => connected.unreachable.push((target.clone(), error)),
         }
     }
+    events.serve(live(&connected.hosts));
     tell_sessions(&connected.hosts, events);
     connected
 }

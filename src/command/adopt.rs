@@ -36,8 +36,10 @@ async fn with_hosts(common: &Common, scene: &Scene, connected: &Connected) -> Re
     }
     let told = all(scene, hosts, true).await?;
     let is_needed = told.iter().any(|adopted| !adopted.done.is_empty());
-    if !common.json {
-        print(&text(hosts, &told, environment));
+    // Where it is done without a question, it is told when it is done.
+    let is_unasked = common.yes && is_needed;
+    if !common.json && !is_unasked {
+        print(&text(hosts, &told, environment, "would "));
     }
     if !is_needed || !agreed(common, environment)? {
         if common.json {
@@ -57,6 +59,9 @@ async fn with_hosts(common: &Common, scene: &Scene, connected: &Connected) -> Re
     let done = done?;
     if common.json {
         return Ok(print(&document(environment, hosts, &done, true)));
+    }
+    if common.yes {
+        print(&text(hosts, &done, environment, "done: "));
     }
     Ok(print(&format!("taken over; nothing was moved and nothing restarted\n  next  deployer plan -e {environment}\n")))
 }
@@ -101,7 +106,7 @@ fn agreed(common: &Common, environment: &str) -> Result<bool, Error> {
 }
 
 /// Hosts with the same to do share their lines.
-fn text(hosts: &[Host], told: &[Adopted], environment: &str) -> String {
+fn text(hosts: &[Host], told: &[Adopted], environment: &str, lead: &str) -> String {
     let mut groups: Vec<(Vec<String>, &Adopted)> = Vec::new();
     for (host, adopted) in hosts.iter().zip(told) {
         match groups.iter_mut().find(|(_, other)| *other == adopted) {
@@ -112,7 +117,7 @@ fn text(hosts: &[Host], told: &[Adopted], environment: &str) -> String {
     let mut text = format!("{environment}: what another tool deployed\n");
     for (names, adopted) in groups {
         let lines =
-            adopted.done.iter().map(|line| format!("would {line}")).chain(adopted.left.iter().map(|line| format!("leaves it: {line}")));
+            adopted.done.iter().map(|line| format!("{lead}{line}")).chain(adopted.left.iter().map(|line| format!("leaves it: {line}")));
         let place = ranges::fold(&names);
         for line in lines {
             text += &format!("  {place} | {}\n", escape(&line));

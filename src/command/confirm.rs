@@ -14,7 +14,7 @@ pub fn confirm(common: &Common, given: Option<&str>, environment: &str, to_do: &
         return if name == environment { Ok(()) } else { Err(refused(format!("`--confirm {name}` names another environment"))) };
     }
     if common.no_input || !std::io::stdin().is_terminal() {
-        return Err(refused(format!("to {to_do} needs `--confirm` where nobody can be asked")));
+        return Err(refused(format!("nobody can be asked here, and `--confirm` is needed to {to_do}")));
     }
     let _ = write!(std::io::stderr(), "Type {environment} to {}: ", escape(to_do));
     let mut answer = String::new();

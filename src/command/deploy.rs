@@ -53,15 +53,14 @@ pub async fn deploy(common: &Common, args: &cli::Deploy) -> Result<Exit, Error> 
     consent(common, &scene.environment, "Deploy", what)?;
     let (events, reporter) = scene.start(common, "deploy");
     windows::tell_outside(&scene.environment, &events);
-    let interrupt = Interrupt::listen(STOPPING);
-    let hosts = scene.environment.targets.len();
+    let interrupt = Interrupt::of(&scene, STOPPING, &events, &reporter);
     let run = async {
         let index = package_index::open(&scene, &events).await?;
         Deploy { scene: &scene, environment: &scene.environment, events: &events, interrupt, args, index, beside: OnceCell::new() }
             .run()
             .await
     };
-    let ended = run.await.unwrap_or_else(|error| Ended::by(error, hosts));
+    let ended = run.await.unwrap_or_else(Ended::by);
     Ok(scene::finish(&scene, events, reporter, ended))
 }
 
@@ -120,7 +119,8 @@ impl Deploy<'_> {
             Ok(local) => local,
             Err(error) => {
                 fleet::close(&connected.hosts).await;
-                return Err(error);
+                let state = error.state.clone().unwrap_or_else(|| self.serving("still runs", &connected.hosts));
+                return Err(error.state(state));
             }
         };
         let ended = self.with_hosts(&local, &connected).await;

@@ -1,6 +1,5 @@
 //! One host's failure in one step, whatever layer it comes from.
 
-use crate::command::outcome;
 use crate::config::environment::Network;
 use crate::event::Step;
 use crate::exit::Exit;
@@ -23,9 +22,6 @@ pub struct HostFailure {
     /// What to type to remove the cause, where that is known.
     pub fix: Option<String>,
     pub code: Option<Code>,
-    pub command: Vec<String>,
-    /// The command's exit code, where it had one.
-    pub exit: Option<i32>,
     pub tail: Vec<String>,
     /// The connection went while the host worked: what it did then is not known.
     pub lost: bool,
@@ -54,8 +50,6 @@ impl HostFailure {
             hint: None,
             fix: None,
             code: None,
-            command: Vec::new(),
-            exit: None,
             tail: Vec::new(),
             lost: false,
             is_locked: false,
@@ -112,13 +106,11 @@ pub fn remote(name: &str, step: Step, error: &RemoteError) -> HostFailure {
     let plain = HostFailure::new(name, step, error.to_string());
     match error {
         RemoteError::Host(error) => host(name, step, error),
-        RemoteError::Command { command, exited, tail } => HostFailure {
+        RemoteError::Command { exited, tail, .. } => HostFailure {
             message: match exited.end {
                 End::Code(code) => format!("the command exited with status {code}"),
                 End::Signal(_) | End::TimedOut | End::Idle | End::Stopped => error.to_string(),
             },
-            command: outcome::command_words(command),
-            exit: exit_code(exited),
             tail: tail.clone(),
             hint: crate::recipe::explain(tail, false).or_else(|| exited.hint.clone()),
             ..plain

@@ -57,14 +57,19 @@ fn eprint(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// The last run of the environment that has what is wanted, else the last run of all.
+/// The last run of the environment; where a step or hosts are asked for, the last that has them. One that is not the last is named.
 fn last_run(common: &Common, state: &std::path::Path, wanted: &Wanted) -> Result<String, Error> {
     let file = scene::load(common)?;
     let name = scene::environment_name(common, &file)?;
     let runs = RunStore::runs(state);
     let own: Vec<_> = runs.iter().filter(|run| run.meta.env == name && run.meta.project == file.project()).collect();
     let has = |run: &&&StoredRun| RunStore::read(state, &run.run).is_ok_and(|events| logs::is_there(&events, wanted));
-    let found = own.iter().find(has).or(own.first());
+    let asks = wanted.step.is_some() || !wanted.hosts.is_empty();
+    let found = own.iter().find(has).filter(|_| asks).or(own.first());
+    if let (Some(found), Some(last)) = (found, own.first().filter(|last| found.is_some_and(|found| found.run != last.run))) {
+        let (run, verb) = (&found.run, &found.meta.verb);
+        eprint(&format!("run {run} ({verb}): the last run, {} ({}), has no such output\n", last.run, last.meta.verb));
+    }
     found.map(|run| run.run.clone()).ok_or_else(|| {
         Error::new(Exit::Usage, "no-such-run", format!("no run of {name} is stored on this machine")).hint("deployer logs --list")
     })

@@ -36,7 +36,9 @@ mod sudoers;
 mod typed;
 mod windows;
 
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::path::Path;
 
 use clap::CommandFactory;
 
@@ -65,8 +67,9 @@ pub fn main(cli: Cli) -> Exit {
 fn dispatch(cli: Cli) -> Result<Exit, Error> {
     refuse_unused(&cli)?;
     if let Verb::Completions { shell } = cli.verb {
-        clap_complete::generate(shell, &mut Cli::command(), "deployer", &mut std::io::stdout());
-        return Ok(Exit::Ok);
+        let mut script = Vec::new();
+        clap_complete::generate(shell, &mut Cli::command(), "deployer", &mut script);
+        return Ok(print(&String::from_utf8_lossy(&script)));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -98,11 +101,26 @@ fn refuse_unused(cli: &Cli) -> Result<(), Error> {
         Verb::Demo(_) => ("demo", false),
         Verb::Completions { .. } => ("completions", false),
     };
-    if cli.common.events.is_none() || tells {
-        return Ok(());
+    let Some(events) = &cli.common.events else { return Ok(()) };
+    if tells {
+        return insist_on(events);
     }
     let what = format!("`--events` keeps the events of a run, and `{name}` is none");
     Err(Error::new(Exit::Usage, "events", what).hint("what it finds is told by `--json`"))
+}
+
+/// Whoever names a file for the events relies on it: what cannot be written there is found before anything is done.
+fn insist_on(events: &Path) -> Result<(), Error> {
+    // Opening a pipe a second time would end its reader, or wait for another one.
+    if std::fs::metadata(events).is_ok_and(|found| !found.is_file() && !found.is_dir()) {
+        return Ok(());
+    }
+    match OpenOptions::new().append(true).create(true).open(events) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::new(Exit::Usage, "events", format!("cannot write events to `{}`", events.display()))
+            .caused_by(error)
+            .state("nothing was done")),
+    }
 }
 
 async fn verb(cli: Cli) -> Result<Exit, Error> {

@@ -79,12 +79,26 @@ pub fn explain(exit: Exit, failures: &[HostFailure], hosts: usize, state: String
     let code = first.code.map_or(exit.name(), code_name);
     let mut error = Error::new(exit, code, what).evidence(evidence).state(state);
     error.hosts = failures.iter().map(|failure| failure.host.clone()).collect();
-    for hint in same.iter().filter_map(|failure| failure.hint.as_ref()) {
-        if error.hints.len() < HINTS && !error.hints.contains(hint) {
-            error.hints.push(hint.clone());
+    for hint in hints(&same) {
+        if error.hints.len() < HINTS && !error.hints.contains(&hint) {
+            error.hints.push(hint);
         }
     }
     error
+}
+
+/// The hints of failures, those that differ by the host alone as one that names all of them.
+fn hints(failures: &[&HostFailure]) -> Vec<String> {
+    let mut hints: Vec<(Vec<&str>, Vec<&str>)> = Vec::new();
+    for failure in failures {
+        let Some(hint) = &failure.hint else { continue };
+        let parts: Vec<&str> = hint.split(failure.host.as_str()).collect();
+        match hints.iter_mut().find(|(other, _)| *other == parts) {
+            Some((_, hosts)) => hosts.push(&failure.host),
+            None => hints.push((parts, vec![&failure.host])),
+        }
+    }
+    hints.into_iter().map(|(parts, hosts)| parts.join(&ranges::fold(&hosts))).collect()
 }
 
 /// Explains a run that ended for a reason of its own, unless a host's failure ended it.
@@ -168,6 +182,15 @@ mod tests {
         assert!(error.evidence[0].starts_with("build failed on `app12`"), "{:?}", error.evidence);
         let error = explain_unless(Some("the run was interrupted".into()), Exit::RolledBack, &failures, 12, String::new());
         assert!(error.what.starts_with("check failed"), "{}", error.what);
+    }
+
+    #[test]
+    fn a_hint_that_is_the_same_for_many_hosts_is_told_once_with_all_of_them() {
+        let lacks =
+            |host: &str| HostFailure { hint: Some(format!("`lxml` is not in the cache of {host}")), ..failed(host, Step::Build, false) };
+        let other = HostFailure { hint: Some("look at app9".to_owned()), ..failed("app4", Step::Build, false) };
+        let error = explain(Exit::BuildFailed, &[lacks("app1"), lacks("app2"), other, lacks("app3")], 4, String::new());
+        assert_eq!(error.hints, ["`lxml` is not in the cache of app[1-3]", "look at app9"]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub async fn prune(common: &Common, args: &cli::Prune) -> Result<Exit, Error> {
         confirm(common, args.confirm.as_deref(), &scene.environment.name, "remove this release from its hosts")?;
     }
     let (events, reporter) = scene.start(common, "prune");
-    let interrupt = Interrupt::listen("Stopping. (^C again leaves at once)");
+    let interrupt = Interrupt::of(&scene, "Stopping. (^C again leaves at once)", &events, &reporter);
     // A host removes whole releases: one whose session ends has the others still.
     let ended = match interrupt.until(run(&scene, only, &events)).await {
         Ok(ended) => ended,
@@ -43,7 +43,7 @@ async fn run(scene: &Scene, only: Option<ReleaseId>, events: &Events) -> Ended {
     let ended = if connected.unreachable.is_empty() {
         under_lock(scene, &connected.hosts, only, events).await
     } else {
-        Ended::by(outcome::unreachable(&connected, "nothing was removed".to_owned()), scene.environment.targets.len())
+        Ended::by(outcome::unreachable(&connected, "nothing was removed".to_owned()))
     };
     fleet::close(&connected.hosts).await;
     ended
@@ -51,7 +51,7 @@ async fn run(scene: &Scene, only: Option<ReleaseId>, events: &Events) -> Ended {
 
 async fn under_lock(scene: &Scene, hosts: &[Host], only: Option<ReleaseId>, events: &Events) -> Ended {
     if let Attempt::Refused(error) = locks::take(scene, hosts, "pruning").await {
-        return Ended::by(error.state("nothing was removed"), hosts.len());
+        return Ended::by(error.state("nothing was removed"));
     }
     let keep = scene.environment.keep_releases;
     let tally = Tally::new(events, hosts.len());

@@ -26,12 +26,14 @@ use crate::plan::{self, Goal, Return, RollbackError, Way};
 use crate::release::{ReleaseId, layout};
 use crate::report::RunStore;
 
+const STOPPING: &str = "Stopping; hosts that are switching are finished first. (^C again leaves at once)";
+
 /// Runs the verb.
 pub async fn rollback(common: &Common, args: &cli::Rollback) -> Result<Exit, Error> {
     let scene = Scene::set(common, &scene::common_overrides(common)).await?;
     deploy::consent(common, &scene.environment, "Roll back", None)?;
     let (events, reporter) = scene.start(common, "rollback");
-    let interrupt = Interrupt::listen("Stopping; hosts that are switching are finished first. (^C again leaves at once)");
+    let interrupt = Interrupt::of(&scene, STOPPING, &events, &reporter);
     let ended = run(&scene, args, &interrupt, &events).await;
     Ok(scene::finish(&scene, events, reporter, ended))
 }
@@ -63,7 +65,7 @@ async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events:
     };
     locks::unlock(hosts).await;
     fleet::close(hosts).await;
-    let ended = ended.unwrap_or_else(|error| Ended::by(error, scene.environment.targets.len()));
+    let ended = ended.unwrap_or_else(Ended::by);
     if goes_on && ended.exit == Exit::Ok && !connected.unreachable.is_empty() { in_part(scene, &connected, ended) } else { ended }
 }
 

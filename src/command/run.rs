@@ -48,7 +48,7 @@ pub async fn run(common: &Common, args: &cli::Run) -> Result<Exit, Error> {
     // A pipe carries what the command writes and nothing else; errors are told.
     let quiet = Common { quiet: 2, ..common.clone() };
     let (events, reporter) = scene.start(if args.raw { &quiet } else { common }, "run");
-    let interrupt = Interrupt::listen("Stopping the command on every host. (^C again leaves at once)");
+    let interrupt = Interrupt::of(&scene, "Stopping the command on every host. (^C again leaves at once)", &events, &reporter);
     let connected = match interrupt.until(fleet::connect(&scene.environment, &events)).await {
         Ok(connected) => connected,
         Err(exit) => {
@@ -78,7 +78,7 @@ pub async fn run(common: &Common, args: &cli::Run) -> Result<Exit, Error> {
         Err(exit) => {
             fleet::close(&connected.hosts).await;
             let error = Error::new(exit, "interrupted", "interrupted; the command was stopped on every host");
-            return Ok(scene::finish(&scene, events, reporter, Ended::by(error, connected.hosts.len())));
+            return Ok(scene::finish(&scene, events, reporter, Ended::by(error)));
         }
     };
     fleet::close(&connected.hosts).await;

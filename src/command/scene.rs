@@ -13,7 +13,7 @@ use crate::config::environment::{Connect, SessionKind};
 use crate::config::placeholders::Values;
 use crate::config::{self, Environment, File, Overrides};
 use crate::error::Error;
-use crate::event::{Event, Events, Status, Step};
+use crate::event::{Event, Events, Serving, Status, Step};
 use crate::exit::Exit;
 use crate::figures;
 use crate::host::Host;
@@ -129,7 +129,7 @@ impl Scene {
     #[must_use]
     pub fn interrupted(&self, exit: Exit, state: impl Into<String>, live: BTreeMap<String, u32>) -> Ended {
         let error = Error::new(exit, "interrupted", format!("interrupted after {}", figures::duration(self.seconds()))).state(state);
-        Ended { live, ..Ended::by(error, 0) }
+        Ended { live, ..Ended::by(error) }
     }
 
     #[must_use]
@@ -167,15 +167,48 @@ pub struct Ended {
 impl Ended {
     /// Ends a run by an error before any host was changed.
     #[must_use]
-    pub fn by(error: Error, hosts: usize) -> Self {
-        Self { exit: error.exit, error: Some(error), live: BTreeMap::new(), ok: 0, failed: hosts, summary: String::new(), next: Vec::new() }
+    pub fn by(error: Error) -> Self {
+        let exit = error.exit;
+        // A run that is refused, or asked to stop, is no failure of the hosts that its error names.
+        let failed = match exit {
+            Exit::Usage | Exit::Config | Exit::Refused | Exit::Locked | Exit::Interrupted | Exit::Terminated => 0,
+            _ => error.hosts.len(),
+        };
+        Self { exit, error: Some(error), live: BTreeMap::new(), ok: 0, failed, summary: String::new(), next: Vec::new() }
+    }
+}
+
+/// Says in one sentence how a run ended of which only the error tells: with the state of the hosts.
+#[must_use]
+pub fn verdict(error: &Error, environment: &str) -> String {
+    let Some(state) = error.state.as_deref().map(|state| state.trim_end_matches('.')).filter(|state| !state.is_empty()) else {
+        return String::new();
+    };
+    // The name of an environment is written as it is.
+    let begins = if state.split(' ').next() == Some(environment) { None } else { state.chars().next() };
+    let first = begins.map(|first| first.to_uppercase().to_string()).unwrap_or_default();
+    format!("{first}{}.", &state[begins.map_or(0, char::len_utf8)..])
+}
+
+/// Counts hosts by what they serve, where no switch has made that uncertain.
+#[must_use]
+pub fn known(serving: Serving) -> BTreeMap<String, u32> {
+    match serving {
+        Serving::AsBefore(live) => live,
+        Serving::Switching => BTreeMap::new(),
     }
 }
 
 /// Tells the end of a run, once, and waits until every view has it.
-pub fn finish(scene: &Scene, events: Events, reporter: report::Reporter, ended: Ended) -> Exit {
+pub fn finish(scene: &Scene, events: Events, reporter: report::Reporter, mut ended: Ended) -> Exit {
     if let Some(error) = &ended.error {
         events.emit(report::told(error));
+        if ended.summary.is_empty() {
+            ended.summary = verdict(error, &scene.environment.name);
+        }
+        if ended.live.is_empty() {
+            ended.live = known(events.serving());
+        }
     }
     events.emit(Event::RunFinished {
         run: scene.run.clone(),

@@ -35,7 +35,7 @@ pub async fn setup(common: &Common, args: &cli::Setup) -> Result<Exit, Error> {
         return boot_unit::print(common, &scene).await;
     }
     let (events, reporter) = scene.start(common, "setup");
-    let interrupt = Interrupt::listen("Stopping. (^C again leaves at once)");
+    let interrupt = Interrupt::of(&scene, "Stopping. (^C again leaves at once)", &events, &reporter);
     // A host whose session ends stops what was running and lets its lock go; the next `setup` does the rest.
     let ended = match interrupt.until(run(&scene, args, &events)).await {
         Ok(ended) => ended,
@@ -52,8 +52,7 @@ async fn run(scene: &Scene, args: &cli::Setup, events: &Events) -> Ended {
     let ended = if connected.unreachable.is_empty() {
         with_hosts(scene, args, (&connected.hosts, &apart.hosts), events).await
     } else {
-        let all = scene.environment.targets.len() + builders.targets.len();
-        Ended::by(outcome::unreachable(&connected, "nothing was changed".to_owned()), all)
+        Ended::by(outcome::unreachable(&connected, "nothing was changed".to_owned()))
     };
     fleet::close(&connected.hosts).await;
     fleet::close(&apart.hosts).await;

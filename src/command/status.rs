@@ -11,6 +11,7 @@ use crate::config::ranges;
 use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
+use crate::figures::counted;
 use crate::fleet::{self, Connected, each};
 use crate::host::{Host, HostError};
 use crate::op::{Answer, Current, Difference, DifferenceKind, Facts, Op, Processes};
@@ -78,7 +79,7 @@ type Compared = Option<Result<Vec<Difference>, HostError>>;
 fn view(scene: &Scene, connected: &Connected, drift: &[Compared], processes: &[Result<Processes, HostError>]) -> StatusView {
     let environment = &scene.environment;
     let mut rows = Vec::new();
-    let mut lock = None;
+    let mut in_the_way: Vec<(&str, String, String)> = Vec::new();
     let (mut notes, mut unknown) = (Vec::new(), Vec::new());
     for target in &environment.targets {
         if let Some((_, error)) = connected.unreachable.iter().find(|(other, _)| other.name == target.name) {
@@ -105,9 +106,9 @@ fn view(scene: &Scene, connected: &Connected, drift: &[Compared], processes: &[R
         rows.push(row);
         notes.extend(differences);
         if let Some(holder) = &facts.holder {
-            lock.get_or_insert_with(|| format!("locked by {}, {}, id {}", holder.by, holder.what, lock_id(&holder.run)));
+            in_the_way.push(("locked", format!("by {}, {}, id {}", holder.by, holder.what, lock_id(&holder.run)), target.name.clone()));
         } else if let Some(hold) = &facts.hold {
-            lock.get_or_insert_with(|| format!("on hold by {}: {}, id {}", hold.by, hold.reason, hold.id));
+            in_the_way.push(("on hold", format!("by {}: {}, id {}", hold.by, hold.reason, hold.id), target.name.clone()));
         }
     }
     if !unknown.is_empty() {
@@ -117,7 +118,16 @@ fn view(scene: &Scene, connected: &Connected, drift: &[Compared], processes: &[R
         ));
     }
     let next = next(scene, &rows);
-    StatusView { env: environment.name.clone(), lock, rows, notes, next }
+    StatusView { env: environment.name.clone(), lock: lock(&in_the_way, environment.targets.len()), rows, notes, next }
+}
+
+/// Who is in the way first, and on which hosts where it is not all of them.
+fn lock(in_the_way: &[(&str, String, String)], all: usize) -> Option<String> {
+    let (word, who, _) = in_the_way.first()?;
+    let same = in_the_way.iter().filter(|(other, by, _)| (other, by) == (word, who));
+    let hosts: Vec<&str> = same.map(|(_, _, host)| host.as_str()).collect();
+    let place = if hosts.len() == all { String::new() } else { format!(" on {}", ranges::fold(&hosts)) };
+    Some(format!("{word}{place} {who}"))
 }
 
 fn row(
@@ -143,7 +153,11 @@ fn row(
     let mut differences = Vec::new();
     match drift {
         Some(Ok(found)) if !found.is_empty() => {
-            notes.push(format!("{} files differ from what was deployed", found.len()));
+            notes.push(format!(
+                "{} {} from what was deployed",
+                counted(found.len() as u64, "file"),
+                if found.len() == 1 { "differs" } else { "differ" }
+            ));
             differences.extend(found.iter().take(NAMED).map(|difference| format!("{name}: {}", describe(difference))));
             if found.len() > NAMED {
                 differences.push(format!("{name}: and {} more", found.len() - NAMED));
@@ -213,5 +227,5 @@ fn next(scene: &Scene, rows: &[StatusRow]) -> Vec<(String, String)> {
         return Vec::new();
     }
     let command = format!("deployer deploy -e {} --rev {most} -H {}", scene.environment.name, others.join(","));
-    vec![("Bring the others up".to_owned(), command)]
+    vec![(format!("Bring the others to {most}"), command)]
 }

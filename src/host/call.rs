@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::shared::{CallState, Item};
 use super::{HostError, Inner};
 use crate::op::Answer;
-use crate::wire::ToHelper;
 use crate::wire::frame::{self, FrameKind, MAX_PAYLOAD};
 
 /// What comes back, in order; the answer is the last.
@@ -73,11 +72,6 @@ impl Call {
     /// As `next`.
     pub async fn answer(self) -> Result<Answer, HostError> {
         self.receiver.answer().await
-    }
-
-    /// Asks the host to end the request; it still answers.
-    pub fn stop(&self) {
-        self.receiver.stop();
     }
 
     /// Gives the two halves to two tasks.
@@ -176,11 +170,6 @@ impl CallReceiver {
                 return Ok(answer);
             }
         }
-    }
-
-    /// As `Call::stop`.
-    pub fn stop(&self) {
-        self.host.shared.message(&ToHelper::Stop { id: self.id });
     }
 }
 

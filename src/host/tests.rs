@@ -200,8 +200,10 @@ async fn a_stream_stops_at_its_window_until_credit_comes_and_control_passes_it()
         }
     }
     assert_eq!(seen, WINDOW);
-    receiver.stop();
-    assert_eq!(peer.see().await, Some(Seen::Message(ToHelper::Stop { id })), "nothing of the stream comes before it");
+    // A request is control: its peer would see the rest of the stream before it, if that had not to wait.
+    let (other, second) = request(&host, &mut peer).await;
+    drop(other);
+    assert_eq!(peer.see().await, Some(Seen::Message(ToHelper::Stop { id: second })), "nothing of the stream comes before it");
     peer.say(&FromHelper::Credit { id, bytes: 10 }).await;
     assert_eq!(peer.see().await, Some(Seen::Data(id, 1)));
     assert_eq!(peer.see().await, Some(Seen::End(id)));

@@ -1,6 +1,6 @@
 //! The view on a terminal: lines that stay, and a few lines below them that are redrawn. Nothing here draws: `live` does.
 
-use crate::event::{Event, Severity, Stage, Status, Step, Timed};
+use crate::event::{Event, STOPPING, Severity, Stage, Status, Step, Timed};
 use crate::figures::clock;
 use crate::report::paper::{Line, Mark, Tone};
 use crate::report::phrases::{self, StepCells};
@@ -37,6 +37,8 @@ impl Human {
         self.run.take(timed);
         match &timed.event {
             Event::RunFinished { exit, summary, next, .. } => self.end(*exit, summary, next),
+            // Whoever asked waits for the answer, however little else is wanted.
+            Event::Diagnostic { code, message, .. } if code == STOPPING => vec![phrases::stopping(message)],
             _ if self.verbosity < 0 => Vec::new(),
             Event::RunStarted { .. } => vec![Line::toned(Tone::Strong, phrases::title(&self.run))],
             Event::Revision { .. } | Event::Changes { .. } => {
@@ -108,8 +110,8 @@ impl Human {
         if self.verbosity >= 0 {
             lines.extend(run.active.iter().map(|active| self.step_line(&phrases::unfinished(run, active, run.t))));
         }
-        for (failure, hosts) in phrases::alike(&run.failures) {
-            part(&mut lines, phrases::failure_block(run, failure, &hosts, self.stored));
+        for alike in phrases::alike(&run.failures, Failure::is_like) {
+            part(&mut lines, phrases::failure_block(run, &alike, self.stored));
         }
         let (told, untold) = phrases::told_and_untold(run);
         lines.extend(phrases::hints(&told, summary, next));
@@ -203,6 +205,7 @@ impl Human {
 
     fn stopping(&self) -> &'static str {
         match (self.run.verb.as_str(), self.run.switching) {
+            _ if self.run.stopping => "stopping · ^C again leaves at once",
             ("deploy" | "rollback", false) => "^C stops, nothing is live yet",
             ("deploy" | "rollback", true) => "^C stops after the hosts that are switching",
             _ => "^C stops",

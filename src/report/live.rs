@@ -1,8 +1,10 @@
 //! Draws the human view on a terminal, with `indicatif`: lines that stay go to ordinary scrollback, the others are redrawn below.
 
+use std::io::{self, Write as _};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use crate::event::Timed;
 use crate::report::human::Human;
@@ -64,5 +66,84 @@ impl Live {
     pub fn end(&mut self, t: f64) {
         self.draw(t);
         self.bar.finish_and_clear();
+        // The cursor rests on the last line, and what comes next is not to be written over it.
+        let _ = writeln!(io::stderr());
+    }
+}
+
+/// The terminal behind stderr, written to once a frame. The cursor rests at the beginning of the last line: at its end, where `indicatif`
+/// leaves it, the `^C` that a terminal echoes begins a new line, and the next frame is drawn one line too low.
+#[derive(Debug)]
+pub struct Terminal {
+    size: fn() -> (usize, usize),
+    frame: Mutex<String>,
+}
+
+impl Terminal {
+    #[must_use]
+    pub fn new(size: fn() -> (usize, usize)) -> Self {
+        Self { size, frame: Mutex::default() }
+    }
+
+    fn add(&self, text: &str) {
+        self.frame.lock().unwrap_or_else(PoisonError::into_inner).push_str(text);
+    }
+
+    /// Moves the cursor; by none is not at all, which a terminal would take for one.
+    fn go(&self, count: usize, direction: char) {
+        if count > 0 {
+            self.add(&format!("\x1b[{count}{direction}"));
+        }
+    }
+}
+
+impl TermLike for Terminal {
+    fn width(&self) -> u16 {
+        u16::try_from((self.size)().0).unwrap_or(u16::MAX)
+    }
+
+    fn height(&self) -> u16 {
+        u16::try_from((self.size)().1).unwrap_or(u16::MAX)
+    }
+
+    fn move_cursor_up(&self, count: usize) -> io::Result<()> {
+        self.go(count, 'A');
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, count: usize) -> io::Result<()> {
+        self.go(count, 'B');
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, count: usize) -> io::Result<()> {
+        self.go(count, 'C');
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, count: usize) -> io::Result<()> {
+        self.go(count, 'D');
+        Ok(())
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.add(text);
+        self.add("\n");
+        Ok(())
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.add(text);
+        Ok(())
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.add("\r\x1b[2K");
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        let frame = std::mem::take(&mut *self.frame.lock().unwrap_or_else(PoisonError::into_inner));
+        if frame.is_empty() { Ok(()) } else { io::stderr().lock().write_all(format!("{frame}\r").as_bytes()) }
     }
 }

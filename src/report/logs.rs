@@ -108,7 +108,6 @@ fn ending(host: &str, step: Step, status: Status, secs: f64, exit: Option<i32>, 
     let (mark, word) = match status {
         Status::Ok => ("✓", "done"),
         Status::Failed => ("✗", "failed"),
-        Status::Skipped => ("·", "skipped"),
         Status::Stopped => ("✗", "stopped"),
     };
     let exit = exit.filter(|_| status == Status::Failed).map_or(String::new(), |exit| format!(" (exit {exit})"));

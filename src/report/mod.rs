@@ -42,7 +42,7 @@ pub use store::{Meta, RunStore, StoreError, StoredRun};
 use crate::event::{Event, Severity, Timed};
 use human::Human;
 use json::Order;
-use live::Live;
+use live::{Live, Terminal};
 use plain::Plain;
 
 /// How progress is shown.
@@ -121,9 +121,27 @@ fn terminal_size() -> (usize, usize) {
 pub struct Reporter {
     thread: Option<JoinHandle<()>>,
     over: Arc<AtomicBool>,
+    written: Written,
+}
+
+/// Says whether every view has the whole of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Written(Arc<AtomicBool>);
+
+impl Written {
+    #[must_use]
+    pub fn is_all(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 impl Reporter {
+    /// Gives what tells when all is written: for whoever ends the program from elsewhere.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        self.written.clone()
+    }
+
     /// Waits until everything that was told is written.
     pub fn finish(self) {
         drop(self);
@@ -146,8 +164,14 @@ pub fn start(display: &Display, store: Option<RunStore>, receiver: Receiver<Time
     let mut views = Views::open(display, store);
     let over = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&over);
-    let draw = move || views.draw(&receiver, &seen);
-    Reporter { thread: std::thread::Builder::new().name("report".to_owned()).spawn(draw).ok(), over }
+    let written = Written::default();
+    let done = written.clone();
+    let draw = move || {
+        views.draw(&receiver, &seen);
+        drop(views);
+        done.0.store(true, Ordering::Release);
+    };
+    Reporter { thread: std::thread::Builder::new().name("report".to_owned()).spawn(draw).ok(), over, written }
 }
 
 enum Screen {
@@ -175,7 +199,7 @@ impl Views {
         let quiet = display.progress == Progress::None || display.shares_terminal();
         let verbosity = if quiet { display.verbosity.min(-1) } else { display.verbosity };
         let screen = if display.is_live(ci) {
-            let target = ProgressDrawTarget::stderr_with_hz(20);
+            let target = ProgressDrawTarget::term_like_with_hz(Box::new(Terminal::new(terminal_size)), 20);
             Screen::Live(Live::new(Human::new(verbosity, stored), paper, target, terminal_size))
         } else {
             Screen::Log(Plain::new(paper, ci, verbosity, stored))

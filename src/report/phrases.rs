@@ -114,10 +114,7 @@ fn summary_of(run: &Run, active: Option<&ActiveStep>, failed: u32, hosts: u32, o
         let hosts: Vec<&str> = active.map(|active| active.hosts_that(status).collect()).unwrap_or_default();
         (!hosts.is_empty()).then(|| format!("{} {word}: {}", hosts.len(), run.names.fold(hosts.iter().copied())))
     };
-    let parts: Vec<String> = [named(Status::Failed, "failed"), named(Status::Stopped, "stopped"), named(Status::Skipped, "skipped")]
-        .into_iter()
-        .flatten()
-        .collect();
+    let parts: Vec<String> = [named(Status::Failed, "failed"), named(Status::Stopped, "stopped")].into_iter().flatten().collect();
     match (parts.is_empty(), summary.is_empty()) {
         (false, _) => parts.join(" · "),
         (true, false) => summary.to_owned(),
@@ -139,8 +136,15 @@ pub fn unfinished(run: &Run, active: &ActiveStep, t: f64) -> StepCells {
     let local = active.step.stage() == Stage::Local;
     let count = if local { "local".to_owned() } else { format!("{ok}/{}", active.hosts) };
     let secs = t - active.since;
-    let summary = if active.ended.is_empty() { "stopped" } else { "" };
-    let summary = summary_of(run, Some(active), failed, active.hosts.max(ok + 1), ok, summary, secs);
+    let at_work = run.running(active);
+    let stopped = match at_work.len() {
+        count if count == 0 || active.ended.is_empty() => "stopped".to_owned(),
+        count => format!("{count} stopped: {}", run.names.fold(at_work.iter().map(|(host, _)| *host))),
+    };
+    let summary = match failed {
+        0 => stopped,
+        _ => format!("{} · {stopped}", summary_of(run, Some(active), failed, active.hosts.max(ok + 1), ok, "", secs)),
+    };
     StepCells { well: false, name: active.step.name().to_owned(), count, took: duration(secs), summary }
 }
 
@@ -179,33 +183,52 @@ pub fn earlier(run: &Run, failure: &Failure, stored: bool) -> Option<String> {
     }
 }
 
-/// Failures that are the same but for the host: the first of them, and all hosts.
-#[must_use]
-pub fn alike(failures: &[Failure]) -> Vec<(&Failure, Vec<&str>)> {
-    let mut groups: Vec<(&Failure, Vec<&str>)> = Vec::new();
+/// Failures that are the same but for the host.
+#[derive(Debug)]
+pub struct Alike<'a> {
+    pub first: &'a Failure,
+    pub hosts: Vec<&'a str>,
+    /// The shortest and the longest of them.
+    secs: (f64, f64),
+}
+
+/// Puts failures together that are the same by `is_same`, in the order in which they came.
+pub fn alike(failures: &[Failure], is_same: impl Fn(&Failure, &Failure) -> bool) -> Vec<Alike<'_>> {
+    let mut groups: Vec<Alike<'_>> = Vec::new();
     for failure in failures {
-        match groups.iter_mut().find(|(other, _)| other.is_like(failure)) {
-            Some((_, hosts)) => hosts.push(&failure.host),
-            None => groups.push((failure, vec![&failure.host])),
+        match groups.iter_mut().find(|group| is_same(group.first, failure)) {
+            Some(group) => {
+                group.hosts.push(&failure.host);
+                group.secs = (group.secs.0.min(failure.secs), group.secs.1.max(failure.secs));
+            }
+            None => groups.push(Alike { first: failure, hosts: vec![&failure.host], secs: (failure.secs, failure.secs) }),
         }
     }
     groups
 }
 
+impl Alike<'_> {
+    /// `app[07-08] (2 hosts) · build · exit 1 after 58.3s`.
+    #[must_use]
+    pub fn title(&self, who: &str) -> String {
+        let Self { first, secs, .. } = self;
+        let how = first.exit.map_or_else(|| "failed".to_owned(), |exit| format!("exit {exit}"));
+        let (least, most) = (duration(secs.0), duration(secs.1));
+        let after = if least == most { most } else { format!("{least} to {most}") };
+        format!("{who} · {} · {how} after {after}", first.step.name())
+    }
+}
+
 /// One failure in full, as it stands at the end of a run on a terminal.
 #[must_use]
-pub fn failure_block(run: &Run, failure: &Failure, hosts: &[&str], stored: bool) -> Vec<Line> {
+pub fn failure_block(run: &Run, alike: &Alike<'_>, stored: bool) -> Vec<Line> {
+    let Alike { first: failure, hosts, .. } = alike;
     let who = if hosts.len() == 1 {
         failure.host.clone()
     } else {
         format!("{} ({})", run.names.fold(hosts.iter().copied()), counted(hosts.len() as u64, "host"))
     };
-    let how = failure.exit.map_or_else(|| "failed".to_owned(), |exit| format!("exit {exit}"));
-    let mut lines = vec![Line {
-        mark: Mark::Failed,
-        tone: Tone::Strong,
-        text: format!("{who} · {} · {how} after {}", failure.step.name(), duration(failure.secs)),
-    }];
+    let mut lines = vec![Line { mark: Mark::Failed, tone: Tone::Strong, text: alike.title(&who) }];
     lines.extend(failure.detail.iter().map(|detail| Line::new(format!("  {detail}"))));
     if !failure.command.is_empty() {
         let place = run
@@ -218,6 +241,12 @@ pub fn failure_block(run: &Run, failure: &Failure, hosts: &[&str], stored: bool)
     lines.extend(earlier(run, failure, stored).map(|text| Line::toned(Tone::Dim, format!("  {text}"))));
     lines.extend(failure.lines.iter().map(|line| Line::new(format!("  {}", said(run, &failure.host, line)))));
     lines
+}
+
+/// The answer to whoever asked the run to stop.
+#[must_use]
+pub fn stopping(notice: &str) -> Line {
+    Line::toned(Tone::Warning, notice)
 }
 
 /// A diagnostic in the form of every error: what, evidence, state, hints.
@@ -248,6 +277,8 @@ pub fn last_error(run: &Run, told: &Diagnostic, summary: &str) -> Vec<Line> {
 }
 
 fn is_said(state: &str, summary: &str) -> bool {
+    // A sentence begins with a capital.
+    let (state, summary) = (state.to_lowercase(), summary.to_lowercase());
     state.rsplit("; ").next().is_some_and(|last| summary.contains(last))
 }
 

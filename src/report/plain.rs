@@ -3,11 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::event::{Event, Severity, Status, Step, Timed};
+use crate::event::{Event, STOPPING, Severity, Status, Step, Timed};
 use crate::figures::{clock, counted, duration, stamp};
 use crate::report::ci::{Block, Ci};
 use crate::report::paper::{Line, Mark, Paper, Tone};
-use crate::report::phrases::{self, StepCells};
+use crate::report::phrases::{self, Alike, StepCells};
 use crate::report::run::{Diagnostic, Failure, Log, Run, TAIL, shown_command};
 
 /// Seconds without a line after which hosts that still run are named.
@@ -51,6 +51,7 @@ impl Plain {
                 },
                 None => self.success(&timed.event),
             },
+            Event::Diagnostic { code, message, .. } if code == STOPPING => vec![self.line(&phrases::stopping(message))],
             _ if self.verbosity < 0 => Vec::new(),
             Event::Output { host, step: Step::Hook, line, .. } => vec![self.said(host, line)],
             Event::RunStarted { .. } => vec![self.line(&Line::new(phrases::title(&self.run)))],
@@ -182,8 +183,8 @@ impl Plain {
             lines.extend(run.active.iter().map(|active| self.step(&phrases::unfinished(run, active, run.t))));
         }
         let mut rest: Vec<Line> = Vec::new();
-        // The logs of failures are above, where they happened: here they are only named again.
-        rest.extend(phrases::alike(&run.failures).into_iter().map(|(failure, hosts)| brief(run, failure, &hosts)));
+        // The logs of failures are above, where they happened: here are their last words.
+        rest.extend(phrases::alike(&run.failures, Failure::is_of_kind).iter().flat_map(|alike| brief(run, alike)));
         let (told, untold) = phrases::told_and_untold(run);
         rest.extend(phrases::hints(&told, summary, next));
         rest.extend(untold.iter().flat_map(|error| phrases::last_error(run, error, summary)));
@@ -255,9 +256,14 @@ impl Plain {
     }
 }
 
-/// A failure that was told before, with its last words, in one line.
-fn brief(run: &Run, failure: &Failure, hosts: &[&str]) -> Line {
-    let how = failure.exit.map_or_else(|| "failed".to_owned(), |exit| format!("exit {exit}"));
-    let text = format!("{} · {} · {how} after {}", run.names.fold(hosts.iter().copied()), failure.step.name(), duration(failure.secs));
-    Line { mark: Mark::Failed, tone: Tone::Plain, text }
+/// A failure that was told before: who, and why, by the reason or by the last words of the first of them.
+fn brief(run: &Run, alike: &Alike<'_>) -> Vec<Line> {
+    let text = alike.title(&run.names.fold(alike.hosts.iter().copied()));
+    let first = alike.first;
+    let mut lines = vec![Line { mark: Mark::Failed, tone: Tone::Plain, text }];
+    // Behind a word of ours: a log viewer takes what begins a line for a command.
+    lines.extend(first.detail.iter().map(|detail| Line::new(format!("  reason: {detail}"))));
+    let tail = &first.lines[first.lines.len().saturating_sub(LAST_LINES)..];
+    lines.extend(tail.iter().map(|line| Line::new(format!("  {}", phrases::said(run, &first.host, line)))));
+    lines
 }

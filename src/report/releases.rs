@@ -1,5 +1,7 @@
 //! The screen of `releases`: what is kept on the hosts, newest first.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 
 use crate::figures::{age, counted};
@@ -53,8 +55,10 @@ impl ReleasesView {
             cells.map(str::to_owned).to_vec()
         }));
         let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.iter().map(|cell| paper.safe(cell)).collect()).collect();
+        // One release may be in other states on other hosts: a row each.
+        let ids: BTreeSet<&str> = self.rows.iter().map(|row| row.release.as_str()).collect();
         let mut lines =
-            vec![format!("{} · {} · {}", self.env, counted(self.hosts.len() as u64, "host"), counted(self.rows.len() as u64, "release"))];
+            vec![format!("{} · {} · {}", self.env, counted(self.hosts.len() as u64, "host"), counted(ids.len() as u64, "release"))];
         lines.extend(table(&rows, 2).into_iter().map(|row| format!("  {row}")));
         written(&lines, paper)
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use jiff::Timestamp;
 
-use crate::event::{Event, Severity, Stage, Status, Step, Timed};
+use crate::event::{Event, STOPPING, Severity, Stage, Status, Step, Timed};
 use crate::report::fold::Names;
 
 /// Lines of a failed command that are shown; the whole log is in the run store.
@@ -38,6 +38,8 @@ pub struct Run {
     pub in_waves: bool,
     /// Whether an activation has begun: until then nothing a host serves has changed.
     pub switching: bool,
+    /// Whether it was asked to stop.
+    pub stopping: bool,
 }
 
 /// The hosts that are switched together.
@@ -151,6 +153,7 @@ impl Run {
             }
             Event::HostStep { .. } => self.end(&timed.event),
             Event::Diagnostic { severity: Severity::Error, .. } => self.errors.extend(Diagnostic::of(&timed.event)),
+            Event::Diagnostic { code, .. } if code == STOPPING => self.stopping = true,
             Event::Diagnostic { .. } | Event::Revision { .. } | Event::RunFinished { .. } => {}
         }
     }
@@ -266,11 +269,25 @@ impl ActiveStep {
 }
 
 impl Failure {
-    /// Tells whether `other` failed in the same way, with the same words.
+    /// Tells whether `other` failed in the same way, with the same output.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
-        (self.step, self.exit, &self.detail, &self.command, &self.lines)
-            == (other.step, other.exit, &other.detail, &other.command, &other.lines)
+        self.is_of_kind(other) && self.lines == other.lines
+    }
+
+    /// Tells whether `other` failed in the same way, whatever it printed: words that differ by the host's name, or by a number, are the
+    /// same.
+    #[must_use]
+    pub fn is_of_kind(&self, other: &Self) -> bool {
+        let same = |mine: &str, others: &str| general(mine, &self.host) == general(others, &other.host);
+        let same_detail = match (&self.detail, &other.detail) {
+            (Some(mine), Some(others)) => same(mine, others),
+            (mine, others) => mine == others,
+        };
+        (self.step, self.exit) == (other.step, other.exit)
+            && same_detail
+            && self.command.len() == other.command.len()
+            && self.command.iter().zip(&other.command).all(|(mine, others)| same(mine, others))
     }
 }
 
@@ -300,6 +317,20 @@ impl Diagnostic {
         let (message, hosts, evidence) = (message.clone(), hosts.clone(), evidence.clone());
         Some(Self { severity: *severity, message, hosts, evidence, state: state.clone(), help: help.clone() })
     }
+}
+
+/// A text without what makes it one host's: its name, and numbers.
+fn general(text: &str, host: &str) -> String {
+    let label = host.split('.').next().unwrap_or(host);
+    let mut out = String::with_capacity(text.len());
+    for c in text.replace(host, "*").replace(label, "*").chars() {
+        match c {
+            '0'..='9' | '.' if out.ends_with('0') => {}
+            '0'..='9' => out.push('0'),
+            other => out.push(other),
+        }
+    }
+    out
 }
 
 /// Writes an argv as one would type it.

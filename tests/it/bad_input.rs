@@ -233,6 +233,7 @@ boskel → prod · 2 hosts
 [<t>] ✗ connect  1/2  1 failed: app2
 
 ✗ app2 · connect · failed after <t>
+  reason: `app2` refused the connection to port <port>
   hint: is sshd running on `app2` port <port>? set `port` for this host if it listens elsewhere
   hint: without: deployer deploy -e prod --rev master -H '!app2'
 
@@ -420,8 +421,9 @@ boskel → prod · 2 hosts
 [<t>] ✗ lock  0/2  stopped
 
 error: `app1` is another name of a host and root that this run has locked
-  state: prod still runs nothing on 2/2 hosts
   hint: remove one of the two names from deploy.toml
+
+prod still runs nothing on 2/2 hosts.
 
 "#]],
     );
@@ -436,8 +438,9 @@ boskel → prod · 2 hosts
 [<t>] connect  2/2
 
 error: `app1` and `app2` are one host with one root
-  state: prod still runs nothing on 2/2 hosts
   hint: remove one of the two names from deploy.toml
+
+prod still runs nothing on 2/2 hosts.
 
 "#]],
     );

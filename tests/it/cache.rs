@@ -198,7 +198,7 @@ fn a_fill_that_fails_leaves_the_cache_as_it_was() {
     let run = world.deployer(["cache", "fill", "--rev", "master"]);
     run.exits(Exit::BuildFailed);
     assert!(run.stderr.contains("four.gem"), "{run}");
-    assert!(run.stderr.contains("the cache stays as it was"), "{run}");
+    assert!(run.stderr.contains("The cache stays as it was"), "{run}");
     assert_eq!(snapshot(&world.cache("app1").join("sets")), before);
     // What a fill leaves that is no file cannot be part of a cache: it would lead elsewhere on another host.
     world.commit(&[("Gemfile.lock", "one.gem\n"), ("fetch.sh", "ln -s /etc/passwd \"$DEPLOYER_CACHE/one.gem\"\n")]);
@@ -286,6 +286,7 @@ fn a_build_that_lacks_a_package_is_compared_with_the_caches_of_its_peers() {
         end,
         str![[r"
 ✗ app2 · build · exit 1 after <t>
+  app2| Error: Couldn't find a distribution for 'lxml==5.3.1'.
   hint: the build is offline and `lxml==5.3.1` is not in the shared download cache of app2; the other 2 hosts have it (2 files there, 1 here)
 
 Not deployed. Nothing was activated: prod still runs nothing on 3/3 hosts.

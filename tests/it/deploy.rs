@@ -198,6 +198,8 @@ boskel → prod · 1 host
 error: `master` is 67c9b30cb9ce57cc22e46bb26665c431a80f9411, not d1809cbc256d67480e844540f76744ab01dbec9a as expected
   hint: someone moved it: look at what it is now, then say which you mean
 
+prod still runs nothing on 1/1 host.
+
 "]],
     );
     assert!(world.releases("app1").is_empty());
@@ -219,6 +221,8 @@ error: no revision `mastre` in <tmp>/boskel
   hint: did you mean `master`?
   hint: there is the branch `master`
 
+prod still runs nothing on 1/1 host.
+
 "]],
     );
     world.deployer(["deploy", "--rev", "0123456789012345678901234567890123456789"]).is(
@@ -230,6 +234,8 @@ boskel → prod · 1 host
 
 error: no revision `0123456789012345678901234567890123456789` in <tmp>/boskel
   hint: there is the branch `master`
+
+prod still runs nothing on 1/1 host.
 
 "]],
     );
@@ -293,8 +299,9 @@ boskel → prod · setup · 1 host
 error: shared files are missing: put each where it belongs, once
   app1 | <tmp>/srv/app1/boskel/shared/etc/a.cfg
   app1 | <tmp>/srv/app1/boskel/shared/etc/b.cfg
-  state: prod still runs nothing on 1/1 host
   hint: then again: deployer setup -e prod
+
+prod still runs nothing on 1/1 host.
 
 "]],
     );
@@ -314,6 +321,7 @@ boskel → prod · 1 host
 [<t>] ✗ link  0/1  1 failed: app1
 
 ✗ app1 · link · failed after <t>
+  reason: 2 of 2 shared files missing: `shared/etc/a.cfg`, `shared/etc/b.cfg`
   hint: put them below `<tmp>/srv/app1/boskel/shared` on the host
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
@@ -357,6 +365,7 @@ boskel → prod · 1 host
 [<t>] ✗ link  0/1  1 failed: app1
 
 ✗ app1 · link · failed after <t>
+  reason: the download cache `<tmp>/packages` does not exist
   hint: make it and fill it on the host, or change `cache.path`
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
@@ -381,6 +390,7 @@ boskel → prod · 1 host
 [<t>] ✗ link  0/1  1 failed: app1
 
 ✗ app1 · link · failed after <t>
+  reason: the download cache `<tmp>/packages` leads to `nowhere`, which does not exist
   hint: make it and fill it on the host, or change `cache.path`
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
@@ -412,6 +422,7 @@ boskel → prod · 1 host
 [<t>] ✗ link  0/1  1 failed: app1
 
 ✗ app1 · link · failed after <t>
+  reason: `releases/<release>/downloads` is a directory that the revision tracks, where a link must go
   hint: remove it from the revision, or set `replace = true`
 
 Not deployed. Nothing was activated: prod still runs d1809cb on 1/1 host.

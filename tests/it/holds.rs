@@ -52,10 +52,11 @@ fn a_hold_outlives_its_author_and_is_lifted_by_its_id_alone() {
 prod is on hold (app[1-3])
   hold  ada@<here>: freeze for audit
   since  <ago>, id <id>
-  state: prod still runs [..] on 3/3 hosts
   hint: wait: deployer deploy -e prod --rev master --wait-lock 15m
   hint: look: deployer lock status -e prod
   hint: lift it: deployer lock release -e prod --id <id> --confirm=prod
+
+prod still runs [..] on 3/3 hosts.
 
 "]]
     );

@@ -319,8 +319,16 @@ fn a_second_signal_leaves_at_once_and_hosts_end_whole() {
         let told = Instant::now();
         thread::sleep(Duration::from_millis(100));
         run.signal(Signal::INT);
-        run.end().exits(130);
+        let ended = run.end();
+        ended.exits(130);
         assert!(told.elapsed() < Duration::from_secs(10), "{:?}", told.elapsed());
+        assert!(ended.events.iter().any(|event| event["code"] == "stopping"), "{ended:#?}");
+        let last = ended.events.last().unwrap();
+        assert_eq!((&last["type"], &last["exit"]), (&"run.finished".into(), &130.into()), "{ended:#?}");
+        assert_eq!(last["next"][0][1], "deployer status -e prod");
+        let switches = condition == "slow-restart";
+        assert_eq!(ended.error().contains("puts back, within "), switches, "{ended:#?}");
+        assert_eq!(ended.error().contains("still runs"), !switches, "{ended:#?}");
         stage.rests();
         stage.mark(condition, false);
         stage.settles("two\n");
@@ -351,9 +359,63 @@ fn a_control_c_at_a_terminal_stops_the_run_and_reaches_no_helper() {
     screen.read_to_end(&mut shown).unwrap();
     let shown = String::from_utf8_lossy(&shown);
     assert_eq!(child.wait().unwrap().code(), Some(130), "{shown}");
-    assert!(shown.contains("Stopping at the next safe point") && shown.contains("nothing was activated"), "{shown}");
+    assert!(shown.contains("Stopping at the next safe point") && shown.contains("Nothing was activated"), "{shown}");
     assert!(stage.hosts.iter().all(|host| processes_of(stage.world.root(host)).is_empty() && is_free(stage.world.root(host))));
     stage.mark("slow", false);
+    stage.settles("two\n");
+}
+
+#[test]
+fn a_control_c_in_the_live_view_is_answered_there_and_leaves_no_stale_line() {
+    if Command::new("script").arg("--version").output().is_err() {
+        return skip("there is no `script`");
+    }
+    let (stage, _, _) = served(&HOSTS[..1], "");
+    stage.mark("slow-restart", true);
+    stage.commit("two\n");
+    let direct = program(&stage.world, &["-vv", "deploy", "--rev", "master"]);
+    let line =
+        std::iter::once(direct.get_program()).chain(direct.get_args()).map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env_clear();
+    terminal
+        .envs(direct.get_envs().filter_map(|(key, value)| Some((key, value?))))
+        .env("SHELL", "/bin/sh")
+        .env("TERM", "xterm")
+        .env("DEPLOYER_PROGRESS", "live");
+    terminal.current_dir(direct.get_current_dir().unwrap()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = terminal.spawn().unwrap();
+    let mut screen = child.stdout.take().unwrap();
+    let (sender, bytes) = std::sync::mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = screen.read(&mut buffer) {
+            let _ = sender.send(buffer[..count].to_vec());
+        }
+    });
+    let mut shown = Vec::new();
+    let mut until = |what: &str| {
+        while !String::from_utf8_lossy(&shown).contains(what) {
+            let more = bytes.recv_timeout(running::PATIENCE);
+            shown.extend(more.unwrap_or_else(|_| panic!("no {what:?} in {:?}", String::from_utf8_lossy(&shown))));
+        }
+        shown.len()
+    };
+    until("restarting");
+    until("^C stops after the hosts that are switching");
+    child.stdin.as_mut().unwrap().write_all(b"\x03").unwrap();
+    until("Stopping at the next safe point. (^C again leaves at once)");
+    until("elapsed · stopping · ^C again leaves at once");
+    stage.mark("slow-restart", false);
+    child.wait().unwrap();
+    reader.join().unwrap();
+    shown.extend(bytes.try_iter().flatten());
+    // Every frame that ends in the live lines leaves the cursor at the beginning of the last of them.
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    assert!(shown.contains("Deployed "), "it was the last wave: {shown:?}");
+    let frames: Vec<&str> = shown.split("elapsed · ").skip(1).collect();
+    let goes_up = |text: &str| text.split("\x1b[").any(|code| code.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with('A'));
+    assert!(frames.iter().all(|frame| frame.split_once('\r').is_some_and(|(line, _)| !goes_up(line))), "{shown:?}");
     stage.settles("two\n");
 }
 

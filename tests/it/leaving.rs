@@ -48,6 +48,7 @@ nothing was changed; to do it: deployer doctor -e prod --adopt --yes
     assert_eq!(snapshot(world.root("app1")), before);
     let done = world.deployer(["doctor", "--adopt", "--yes"]);
     done.ok();
+    assert!(done.stdout.contains("  app1 | done: record releases/20261120061200\n") && !done.stdout.contains("would"), "{done}");
     assert!(done.stdout.ends_with("taken over; nothing was moved and nothing restarted\n  next  deployer plan -e prod\n"), "{done}");
     assert_eq!(fs::read_link(world.current("app2")).unwrap(), Path::new("releases/20261121061200"));
     world.deployer(["status", "--exit-code"]).ok();

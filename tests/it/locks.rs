@@ -78,6 +78,11 @@ fn a_wait_that_is_over_is_a_refusal() {
     let holder = holding(&stage, &DEPLOY, 1);
     let waited = stage.world.deployer(["deploy", "--rev", "master", "--wait-lock", "1s"]);
     waited.exits(Exit::Locked);
+    let (status, events) = stage.world.events(["deploy", "--rev", "master"]);
+    assert_eq!(status, i32::from(Exit::Locked.code()));
+    let last = events.last().unwrap();
+    assert_eq!((&last["failed"], &last["live"]), (&0.into(), &serde_json::json!({ "nothing": 1 })), "{last:#}");
+    assert_eq!(last["summary"], "prod still runs nothing on 1/1 host.");
     stage.mark("slow", false);
     holder.end().exits(0);
     stage.serves("one\n");

@@ -47,6 +47,44 @@ fn a_deploy_is_told_as_ndjson_from_the_version_to_one_end() {
     let (status, events) = world.events(["deploy", "--rev", "nonsense"]);
     assert_eq!(status, 3);
     check(&events);
+    let last = events.last().unwrap();
+    assert_eq!(last["failed"], 0, "no host failed: {last:#}");
+    assert_eq!(last["live"].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum::<u64>(), 2, "{last:#}");
+    assert!(last["summary"].as_str().unwrap().starts_with("prod still runs "), "{last:#}");
+}
+
+#[test]
+fn a_file_that_cannot_be_written_or_read_is_refused_before_anything_is_done() {
+    let world = world();
+    world.deployer(["deploy", "--rev", "master", "--events", "nowhere/events"]).is(
+        Exit::Usage,
+        "",
+        str![[r"
+error: cannot write events to `nowhere/events`: No such file or directory (os error 2)
+  state: nothing was done
+
+"]],
+    );
+    assert!(world.releases("app1").is_empty());
+    world.deployer(["cache", "import", "nowhere"]).is(
+        Exit::Usage,
+        "",
+        str![[r"
+error: `nowhere` cannot be read: No such file or directory (os error 2)
+
+"]],
+    );
+    world.deployer(["cache", "export", "nowhere/file", "--rev", "master"]).exits(Exit::Usage);
+}
+
+#[test]
+fn a_reader_of_a_completion_script_may_go_away() {
+    let world = world();
+    let mut command = world.command(["completions", "bash"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
 }
 
 #[test]
@@ -76,7 +114,10 @@ app2| compiling
 ✓ app2 build done after <t>
 
 "]],
-        str![""],
+        str![[r"
+run <run> (deploy): the last run, <run> (rollback), has no such output
+
+"]],
     );
     world.deployer(["logs", "--step", "biuld"]).is(
         Exit::Usage,
@@ -95,20 +136,6 @@ error: the run `<run>` cannot be shown: no run `<run>` is stored here
   hint: deployer logs --list
 
 "]],
-    );
-    world.deployer(["deploy", "--rev", "master", "--events", "/nonexistent/file"]).is(
-        Exit::Ok,
-        str![""],
-        str![[r#"
-boskel → prod · 2 hosts
-warning: cannot write events to /nonexistent/file: No such file or directory (os error 2)
-[<t>] rev  e1a9e0b master "Change what there is" (Ada, <ago>)
-[<t>] export  1 file, <size>
-[<t>] connect  2/2
-
-prod is at e1a9e0b on 2/2 hosts; nothing to do. (deploy --force rebuilds)
-
-"#]],
     );
 }
 
@@ -189,6 +216,7 @@ app1| compiling
 [<t>] ✗ build  0/1  1 failed: app1
 
 ✗ app1 · build · exit 1 after <t>
+  app1| compiling
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
   look  deployer logs -e prod -H app1 --step build

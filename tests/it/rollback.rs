@@ -47,9 +47,10 @@ boskel → prod · rollback · 2 hosts
 [<t>] connect  2/2
 
 error: `app1` has no confirmed release before the one it serves
-  state: prod still runs e1a9e0b on 2/2 hosts
   hint: see what there is: deployer releases -e prod
   hint: choose one: deployer rollback -e prod --to ID
+
+prod still runs e1a9e0b on 2/2 hosts.
 
 "]],
     );
@@ -91,9 +92,10 @@ boskel → prod · rollback · 1 host
 [<t>] connect  1/1
 
 error: `app1` does not have the release `<release>` as a confirmed one
-  state: prod still runs 0b2540c on 1/1 host
   hint: see what there is: deployer releases -e prod
   hint: choose one: deployer rollback -e prod --to ID
+
+prod still runs 0b2540c on 1/1 host.
 
 "]],
     );
@@ -105,9 +107,10 @@ boskel → prod · rollback · 1 host
 [<t>] connect  1/1
 
 error: `app1` has only 2 confirmed releases before the one it serves
-  state: prod still runs 0b2540c on 1/1 host
   hint: see what there is: deployer releases -e prod
   hint: choose one: deployer rollback -e prod --to ID
+
+prod still runs 0b2540c on 1/1 host.
 
 "]],
     );
@@ -119,9 +122,10 @@ boskel → prod · rollback · 1 host
 [<t>] connect  1/1
 
 error: `app1` does not have the release `nonsense` as a confirmed one
-  state: prod still runs 0b2540c on 1/1 host
   hint: see what there is: deployer releases -e prod
   hint: choose one: deployer rollback -e prod --to ID
+
+prod still runs 0b2540c on 1/1 host.
 
 "]],
     );
@@ -142,9 +146,10 @@ boskel → prod · rollback · 2 hosts
 [<t>] connect  2/2
 
 error: hosts would return to different revisions: `app1` to e1a9e0b, `app2` to 8899d14
-  state: prod still runs 0b2540c on 1/2 hosts and 8899d14 on 1/2 hosts
   hint: see what there is: deployer releases -e prod
   hint: choose one: deployer rollback -e prod --to ID
+
+prod still runs 0b2540c on 1/2 hosts and 8899d14 on 1/2 hosts.
 
 "]],
     );

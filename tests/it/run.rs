@@ -86,6 +86,7 @@ boskel → prod · run · 1 host
 [<t>] ✗ run  0/1  1 failed: app1
 
 ✗ app1 · run · failed after <t>
+  reason: `no-such-program` cannot be started: no such file or directory
 error: the command failed on `app1`
   state: prod runs nothing on 1/1 host
 
@@ -189,6 +190,7 @@ fn another_user_is_asked_of_sudo_without_a_prompt() {
             str![[r"
 [<t>] ✗ app1 run failed after <t>: `sudo` is not installed, and the command is to run as another user: echo 'as another'
 ✗ app1 · run · failed after <t>
+  reason: `sudo` is not installed, and the command is to run as another user
 
 "]],
         );
@@ -214,6 +216,7 @@ boskel → prod · run · 2 hosts
 [<t>] run  1/1
 
 ✗ app2 · connect · failed after <t>
+  reason: `127.0.0.1` refused the connection to port <port>
 error: `app2` cannot be reached
   app2 | `127.0.0.1` refused the connection to port <port>
   state: prod runs nothing on 1/1 host

@@ -33,7 +33,7 @@ prod · 3 hosts · not locked
   HOSTS  LIVE  RELEASE  SINCE  BY
   app1  e1a9e0b  <release> <t>  ada@<here>
   app[2-3]  8899d14  <release> <t>  ada@<here>
-  Bring the others up:  deployer deploy -e prod --rev 8899d14 -H app1
+  Bring the others to 8899d14:  deployer deploy -e prod --rev 8899d14 -H app1
 
 "]],
         str![""],

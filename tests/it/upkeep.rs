@@ -91,7 +91,7 @@ Nothing to remove from 1 host of prod
         Exit::Usage,
         str![""],
         str![[r"
-error: to remove this release from its hosts needs `--confirm` where nobody can be asked
+error: nobody can be asked here, and `--confirm` is needed to remove this release from its hosts
   hint: add `--confirm prod`
 
 "]],
@@ -106,8 +106,10 @@ boskel → prod · prune · 1 host
 [<t>] ✗ prune  0/1  1 failed: app1
 
 ✗ app1 · prune · failed after <t>
-  state: prod still runs 0b2540c on 1/1 host
+  reason: release `<release>` is live and cannot be removed
   hint: activate another release first
+
+prod still runs 0b2540c on 1/1 host.
 
 "]],
     );

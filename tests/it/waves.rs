@@ -37,7 +37,7 @@ fn hosts_that_serve_nothing_and_those_whose_check_fails_are_in_the_first_waves()
     let notes: Vec<&Value> = ended.events.iter().filter(|event| event["code"] == "unwell").collect();
     assert_eq!(notes.len(), 2, "{notes:#?}");
     assert!(notes.iter().any(|note| note["hosts"][0] == "app3" && note["message"].as_str().unwrap().contains("serves nothing")));
-    assert!(notes.iter().any(|note| note["hosts"][0] == "app4" && note["message"].as_str().unwrap().contains("its check fails")));
+    assert!(notes.iter().any(|note| note["hosts"][0] == "app4" && note["message"].as_str().unwrap().contains("the check fails")));
     stage.serves("two\n");
 }
 
@@ -74,8 +74,9 @@ boskel → prod · 2 hosts
 [<t>] connect  2/2
 
 error: `min-healthy` asks for 2 hosts that stay well while others are switched, and there are 2 of 2
-  state: prod still runs e1a9e0b on 2/2 hosts
   hint: allow fewer for this run: `--min-healthy N`
+
+prod still runs e1a9e0b on 2/2 hosts.
 
 "#]],
     );

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::{Subject, known_set, overrides};
-use crate::carry::{CarryError, Head, Reader, Writer};
+use crate::carry::{self, CarryError, Head, Reader, Writer};
 use crate::cli::{self, Common};
 use crate::command::print;
 use crate::command::scene::{self, Directories, Scene};
@@ -27,6 +27,7 @@ const HELPERS: &str = "helpers/";
 pub async fn export(common: &Common, args: &cli::CacheExport) -> Result<Exit, Error> {
     let rev = args.what.rev.as_deref();
     let scene = Scene::set(common, &overrides(common, rev)).await?;
+    let aside = aside(&args.file)?;
     let (events, _) = Events::new(std::time::Instant::now());
     let subject = Subject::settle(&scene, rev, &events).await?;
     let shelf = subject.shelf();
@@ -38,7 +39,7 @@ pub async fn export(common: &Common, args: &cli::CacheExport) -> Result<Exit, Er
         return Err(Error::new(Exit::Refused, "not-here", what).hint(subject.fill_command()));
     }
     let helpers = bootstrap::helpers();
-    write(&subject, &set, &helpers, &args.file)
+    write(&subject, &set, &helpers, aside, &args.file)
         .map_err(|error| Error::new(Exit::Internal, "export", format!("`{}` cannot be written", args.file.display())).caused_by(error))?;
     let (files, size) = set.files.totals();
     let text = format!(
@@ -53,19 +54,25 @@ pub async fn export(common: &Common, args: &cli::CacheExport) -> Result<Exit, Er
     Ok(print(&text))
 }
 
+/// The file under another name: one of its own name is a whole one. It is made before anything else is done.
+fn aside(path: &Path) -> Result<tempfile::NamedTempFile, Error> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let made = if path.is_dir() { Err(std::io::ErrorKind::IsADirectory.into()) } else { tempfile::NamedTempFile::new_in(directory) };
+    made.map_err(|error| Error::new(Exit::Usage, "export", format!("`{}` cannot be written", path.display())).caused_by(error))
+}
+
 fn write(
     subject: &Subject<'_>,
     set: &Set,
     helpers: &[(String, Vec<u8>)],
+    aside: tempfile::NamedTempFile,
     path: &Path,
 ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let shelf = subject.shelf();
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // Written aside: a file of that name is a whole one.
-    let aside = tempfile::NamedTempFile::new_in(directory)?;
     let commit = subject.local.commit().unwrap_or_default();
     let branch = branch(&subject.local.reference());
-    let mut writer = Writer::new(std::io::BufWriter::new(aside), &Head::new(&subject.scene.environment.project, &commit, &branch))?;
+    let head = Head::new(&subject.scene.environment.project, &commit, &branch, helpers);
+    let mut writer = Writer::new(std::io::BufWriter::new(aside), &head)?;
     let bundle = tempfile::NamedTempFile::new_in(&subject.scene.directories.cache)?;
     subject.local.bundle(&branch, bundle.path())?;
     add_file(&mut writer, BUNDLE, bundle.path())?;
@@ -97,15 +104,11 @@ fn add_file(writer: &mut Writer<impl std::io::Write>, name: &str, path: &Path) -
 
 /// What the revision is called at the other site.
 fn branch(reference: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
-    let is_name = !reference.is_empty() && reference.chars().all(plain) && !reference.contains("..") && !reference.contains("//");
-    let is_id = reference.len() >= 7 && reference.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let ends_well =
-        !reference.starts_with(['-', '.', '/']) && !reference.ends_with(['.', '/']) && reference.strip_suffix(".lock").is_none();
-    if is_name && ends_well && !is_id && !reference.contains("/.") { reference.to_owned() } else { "exported".to_owned() }
+    if carry::is_branch(reference) { reference.to_owned() } else { "exported".to_owned() }
 }
 
-/// Takes the file apart: what its digests prove goes onto the shelf, the revision beside the config.
+/// Takes the file apart: what its digests prove goes onto the shelf, the revision beside the config. Helpers are run on hosts, so whoever
+/// made the file is trusted with those.
 pub async fn import(common: &Common, args: &cli::CacheImport) -> Result<Exit, Error> {
     let directories = Directories::find()?;
     let file = scene::load(common)?;
@@ -116,10 +119,16 @@ pub async fn import(common: &Common, args: &cli::CacheImport) -> Result<Exit, Er
     let own = || if named { PathBuf::from(git) } else { PathBuf::from(format!("{}.bundle", environment.project)) };
     let bundle = environment.directory.join(args.bundle.clone().unwrap_or_else(own));
     let shelf = Shelf::at(&directories.cache);
-    let (path, project) = (args.file.clone(), environment.project.clone());
+    let (path, project) = (&args.file, environment.project.clone());
+    let opened = File::open(path).and_then(|file| {
+        let is_dir = file.metadata()?.is_dir();
+        if is_dir { Err(std::io::ErrorKind::IsADirectory.into()) } else { Ok(file) }
+    });
+    let opened =
+        opened.map_err(|error| Error::new(Exit::Usage, "import", format!("`{}` cannot be read", path.display())).caused_by(error))?;
     let taken = tokio::task::spawn_blocking({
         let bundle = bundle.clone();
-        move || take(&path, &shelf, &project, &bundle)
+        move || take(opened, &shelf, &project, &bundle)
     });
     let taken = taken.await.map_err(|error| Error::new(Exit::Internal, "import", "the import ended early").caused_by(error))?;
     let Taken { head, files, size, helpers, left_out } = taken.map_err(|error| refused(&args.file, error))?;
@@ -175,8 +184,8 @@ fn refused(path: &Path, error: ImportError) -> Error {
     Error::new(Exit::Refused, "import", what).caused_by(error).state("what was here before is as it was")
 }
 
-fn take(path: &Path, shelf: &Shelf, project: &str, bundle: &Path) -> Result<Taken, ImportError> {
-    let (mut reader, head) = Reader::open(File::open(path)?)?;
+fn take(file: File, shelf: &Shelf, project: &str, bundle: &Path) -> Result<Taken, ImportError> {
+    let (mut reader, head) = Reader::open(file)?;
     if head.project != project {
         return Err(ImportError::Project(head.project));
     }
@@ -198,7 +207,11 @@ fn take(path: &Path, shelf: &Shelf, project: &str, bundle: &Path) -> Result<Take
                 shelf.take(entry, &mut reader)?;
             }
         } else if let Some(platform) = name.strip_prefix(HELPERS) {
-            helpers.push((platform.to_owned(), reader.small()?));
+            let bytes = reader.small()?;
+            if head.helpers.get(platform) != Some(&Digest::of(&bytes)) {
+                return Err(CarryError::Damaged("a helper is not the one that its head names").into());
+            }
+            helpers.push((platform.to_owned(), bytes));
         }
     }
     let set = set.ok_or_else(|| ImportError::Lacks(SET.to_owned()))?;
@@ -224,7 +237,7 @@ mod tests {
         for name in ["master", "v2.8.0", "feature/x-1"] {
             assert_eq!(branch(name), name);
         }
-        for name in ["", "a1b2c3d4e5", "v*", "-x", "a..b", "HEAD~1", "x.lock", "a//b", "a/.b", "/a", "a b"] {
+        for name in ["", "a1b2c3d4e5", "v*", "-x", "a..b", "HEAD~1", "x.lock", "a//b", "a/.b", "a./b", "x.lock/y", "/a", "a b"] {
             assert_eq!(branch(name), "exported", "{name}");
         }
     }

@@ -47,13 +47,13 @@ pub async fn fill(common: &Common, args: &cli::CacheFill) -> Result<Exit, Error>
         scene.environment.targets.truncate(1);
     }
     let (events, reporter) = scene.start(common, "cache fill");
-    let interrupt = Interrupt::listen("Stopping the fill; the cache stays as it was. (^C again leaves at once)");
+    let interrupt = Interrupt::of(&scene, "Stopping the fill; the cache stays as it was. (^C again leaves at once)", &events, &reporter);
     if args.local {
         let message = "the project's own code (its setup, its build) runs on this machine, as you";
         events.emit(note(Severity::Warning, "local-fill", message.to_owned(), Vec::new()));
     }
     let ended = match interrupt.until(Box::pin(run(&scene, args, &events))).await {
-        Ok(ended) => ended.unwrap_or_else(|error| Ended::by(error, 1)),
+        Ok(ended) => ended.unwrap_or_else(Ended::by),
         Err(exit) => scene.interrupted(exit, "the cache stays as it was", BTreeMap::new()),
     };
     Ok(scene::finish(&scene, events, reporter, ended))

@@ -19,9 +19,9 @@ use crate::fleet::{self, Tally};
 pub async fn push(common: &Common, args: &cli::CacheWhat) -> Result<Exit, Error> {
     let scene = Scene::set(common, &overrides(common, args.rev.as_deref())).await?;
     let (events, reporter) = scene.start(common, "cache push");
-    let interrupt = Interrupt::listen("Stopping; what was sent stays. (^C again leaves at once)");
+    let interrupt = Interrupt::of(&scene, "Stopping; what was sent stays. (^C again leaves at once)", &events, &reporter);
     let ended = match interrupt.until(run(&scene, args, &events)).await {
-        Ok(ended) => ended.unwrap_or_else(|error| Ended::by(error, scene.environment.targets.len())),
+        Ok(ended) => ended.unwrap_or_else(Ended::by),
         Err(exit) => scene.interrupted(exit, "every file that was sent is whole; the same command does the rest", BTreeMap::new()),
     };
     Ok(scene::finish(&scene, events, reporter, ended))
@@ -34,7 +34,7 @@ async fn run(scene: &Scene, args: &cli::CacheWhat, events: &Events) -> Result<En
     let all = environment.targets.len();
     if connected.hosts.is_empty() || (!connected.unreachable.is_empty() && environment.on_unreachable == OnUnreachable::Fail) {
         fleet::close(&connected.hosts).await;
-        return Ok(Ended::by(outcome::unreachable(&connected, "nothing was sent".to_owned()), all));
+        return Ok(Ended::by(outcome::unreachable(&connected, "nothing was sent".to_owned())));
     }
     let hosts = &connected.hosts;
     let shelf = subject.shelf();
@@ -55,7 +55,7 @@ async fn run(scene: &Scene, args: &cli::CacheWhat, events: &Events) -> Result<En
     if ok < hosts.len() {
         let state = format!("what hosts serve did not change; {} complete", counted(ok as u64, "cache"));
         let error = outcome::explain(Exit::BuildFailed, &failures, all, state);
-        return Ok(Ended { live, ok, failed, ..Ended::by(error, failed) });
+        return Ok(Ended { live, ok, failed, ..Ended::by(error) });
     }
     let (files, _) = set.files.totals();
     let summary = format!("{} complete for {}: {} each", counted(ok as u64, "cache"), subject.local.label(), counted(files, "file"));

@@ -155,7 +155,7 @@ fn describe(result: Result<&Supplied, &HostFailure>) -> Done {
     match result {
         Ok(Supplied { files: 0, .. }) => Done { detail: Some("complete".to_owned()), ..Done::default() },
         Ok(supplied) => {
-            let detail = format!("{} were missing", counted(supplied.files, "file"));
+            let detail = format!("{} {} missing", counted(supplied.files, "file"), if supplied.files == 1 { "was" } else { "were" });
             Done { detail: Some(detail), sent_bytes: Some(supplied.sent_bytes), ..Done::default() }
         }
         Err(failure) => Done { detail: Some(failure.message.clone()), ..Done::default() },

@@ -112,7 +112,7 @@ impl Deploy<'_> {
         let values = scene::values(self.environment, host, release.as_str(), &rev, plan::short(&rev));
         let recipe = Recipe { environment: self.environment.of(host.target()), release, values: &values, durable: true };
         match remote::check_once(host, &recipe).await {
-            Ok(why) => why.map(|why| format!("its check fails: {why}")),
+            Ok(why) => why.map(|why| format!("the check fails: {why}")),
             // What is wrong is told where the host is switched.
             Err(error) => Some(error.to_string()),
         }

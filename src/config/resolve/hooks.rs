@@ -88,6 +88,9 @@ impl Reader<'_> {
             Command::Argv(words) => words.join(" "),
             Command::Shell(text) => text.trim().lines().next().unwrap_or_default().to_owned(),
         };
-        Ok(text.chars().filter(|c| !c.is_control()).take(LONGEST).collect())
+        let text: Vec<char> = text.chars().filter(|c| !c.is_control()).collect();
+        let is_cut = text.len() > LONGEST;
+        let shown = text.into_iter().take(if is_cut { LONGEST - 1 } else { LONGEST });
+        Ok(shown.chain(is_cut.then_some('…')).collect())
     }
 }

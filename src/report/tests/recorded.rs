@@ -1,6 +1,6 @@
 //! Streams as runs tell them, written down in full so that a change of a screen is seen.
 
-use crate::event::{Event, OutputStream, Severity, Status, Step, Timed};
+use crate::event::{Event, OutputStream, STOPPING, Severity, Status, Step, Timed};
 use crate::report::json::version;
 
 pub const RUN: &str = "20261123T061200-a1b2c3d";
@@ -258,14 +258,14 @@ pub fn interrupted() -> Tape {
         Status::Ok,
         19.0,
     );
-    let (severity, code) = (Severity::Note, "interrupted".to_owned());
-    let message = "stopping; nothing is active yet, the old release stays live (^C again leaves without cleanup)".to_owned();
+    let (severity, code) = (Severity::Note, STOPPING.to_owned());
+    let message = "Stopping at the next safe point. (^C again leaves at once)".to_owned();
     let (hosts, evidence, help) = Default::default();
     tape.at(30.0, Event::Diagnostic { severity, code, message, hosts, evidence, state: None, help });
-    tape.host(30.5, 0, Step::Build, Status::Stopped, 27.4).host(30.6, 1, Step::Build, Status::Stopped, 27.5);
-    let summary =
-        "Interrupted after 0:31. 3 hosts still on 9f8e7d6.\nRun the same command to continue: 1 finished build is kept and reused.";
-    tape.finish(31.0, 130, (0, 0), summary, &[]);
+    let state = "nothing was activated; staging still runs 9f8e7d6 on 3/3 hosts";
+    let hint = "run the same command to continue: what is already on the hosts is kept and reused";
+    tape.error(31.0, "interrupted", "interrupted after 31.0s", &[], state, &[hint]);
+    tape.finish(31.0, 130, (0, 0), "Nothing was activated; staging still runs 9f8e7d6 on 3/3 hosts.", &[]);
     tape
 }
 
@@ -273,15 +273,27 @@ pub fn interrupted() -> Tape {
 pub fn locked() -> Tape {
     let mut tape = Tape::deploy("prod", named("app", 2, 12));
     tape.well(0.6, Step::Connect, 0.4, "");
-    let state = "nothing was changed";
-    tape.error(
-        1.1,
-        "locked",
-        "prod is locked by ada@laptop, deploying a1b2c3d since 3 min",
-        &[],
-        state,
-        &["deployer deploy -e prod --wait-lock 15m"],
-    );
-    tape.finish(1.2, 14, (0, 12), "", &[]);
+    tape.begin(1.0, Step::Lock, 12);
+    let text = str::to_owned;
+    let evidence = [
+        "holder  ada@laptop, run 20261123T060900-9d9e6b, deploying 5011081",
+        "since   3 min ago, last heard of 4 s ago; the lock goes when that run ends or dies",
+    ];
+    let help = [
+        "wait: deployer deploy -e prod --rev v2.8.0 --wait-lock 15m",
+        "look: deployer lock status -e prod",
+        "end it: deployer lock release -e prod --id 9d9e6b --confirm=prod",
+    ];
+    let told = Event::Diagnostic {
+        severity: Severity::Error,
+        code: text("locked"),
+        message: text("prod is locked"),
+        hosts: tape.hosts.clone(),
+        evidence: evidence.map(text).to_vec(),
+        state: Some(text("prod still runs 9f8e7d6 on 12/12 hosts")),
+        help: help.map(text).to_vec(),
+    };
+    tape.at(1.1, told);
+    tape.finish(1.2, 14, (0, 0), "prod still runs 9f8e7d6 on 12/12 hosts.", &[]);
     tape
 }

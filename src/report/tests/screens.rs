@@ -341,6 +341,11 @@ app07| Error: Couldn't find a distribution for 'lxml==5.3.1'. ##[add-mask]x \u{1
 [1:01.6] ✗ build     11/12  1 failed: app07
 
 ✗ app07 · build · exit 1 after 58.3s
+  app07| Getting distribution number 411.
+  app07| Getting distribution number 412.
+  app07| While:
+  app07|   Installing lxml.
+  app07| Error: Couldn't find a distribution for 'lxml==5.3.1'. ##[add-mask]x \u{1b}[31m::error::
   hint: lxml==5.3.1 is not in the shared download cache of app07
 
 Not deployed. Nothing was activated: prod still runs 9f8e7d6 on 12/12 hosts.
@@ -384,6 +389,11 @@ app07| Error: Couldn't find a distribution for 'lxml==5.3.1'. ##\[add-mask]x \u{
 [1:01.6] ✗ build     11/12  1 failed: app07
 
 ✗ app07 · build · exit 1 after 58.3s
+  app07| Getting distribution number 411.
+  app07| Getting distribution number 412.
+  app07| While:
+  app07|   Installing lxml.
+  app07| Error: Couldn't find a distribution for 'lxml==5.3.1'. ##\[add-mask]x \u{1b}[31m::error::
   hint: lxml==5.3.1 is not in the shared download cache of app07
 
 Not deployed. Nothing was activated: prod still runs 9f8e7d6 on 12/12 hosts.
@@ -425,6 +435,11 @@ app07| Error: Couldn't find a distribution for 'lxml==5.3.1'. ##[add-mask]x \u{1
 [1:01.6] ✗ build     11/12  1 failed: app07
 
 ✗ app07 · build · exit 1 after 58.3s
+  app07| Getting distribution number 411.
+  app07| Getting distribution number 412.
+  app07| While:
+  app07|   Installing lxml.
+  app07| Error: Couldn't find a distribution for 'lxml==5.3.1'. ##[add-mask]x \u{1b}[31m::error::
   hint: lxml==5.3.1 is not in the shared download cache of app07
 
 Not deployed. Nothing was activated: prod still runs 9f8e7d6 on 12/12 hosts.
@@ -488,6 +503,7 @@ boskel → prod · 4 hosts
 [0:38.0] revert      4/4  app[01-04] → 9f8e7d6, restarted, checked
 
 ✗ app03 · check · failed after 2.8s
+  reason: GET /healthz 503, 10 tries
 
 Rolled back. prod runs 9f8e7d6 on 4/4 hosts; a1b2c3d is marked bad and will not be chosen again.
   look  deployer logs -H app03 --step check
@@ -530,11 +546,56 @@ boskel → staging · 3 hosts
 ✓ lock      3/3    0.1s
 ✓ push      3/3    1.9s   2.1 MB sent per host, 88% already there
 ✓ link      3/3    0.1s
-note: stopping; nothing is active yet, the old release stays live (^C again leaves without cleanup)
+Stopping at the next safe point. (^C again leaves at once)
 ✗ build     1/3   27.9s   2 stopped: stg[1-2]
 
-Interrupted after 0:31. 3 hosts still on 9f8e7d6.
-Run the same command to continue: 1 finished build is kept and reused.
+error: interrupted after 31.0s
+  hint: run the same command to continue: what is already on the hosts is kept and reused
+
+Nothing was activated; staging still runs 9f8e7d6 on 3/3 hosts.
+
+"#]]
+        .raw()
+    );
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_says_that_it_does_for_as_long_as_it_takes() {
+    let mut tape = recorded::interrupted();
+    let before = redrawn(&tape, 29.0, 80, 24, Paper::PLAIN);
+    assert!(before.ends_with("  0:29 elapsed · ^C stops, nothing is live yet\n"), "{before}");
+    tape.events.retain(|timed| timed.t <= 30.0);
+    let asked = redrawn(&tape, 30.0, 80, 24, Paper::PLAIN);
+    assert!(asked.ends_with("  0:30 elapsed · stopping · ^C again leaves at once\n"), "{asked}");
+    for verbosity in [-2, -1, 0] {
+        let answer = "Stopping at the next safe point. (^C again leaves at once)\n";
+        assert!(stays(&tape, verbosity, Paper::PLAIN).ends_with(answer) && log(&tape, Ci::None, verbosity, Paper::PLAIN).ends_with(answer));
+    }
+}
+
+#[test]
+fn a_fleet_that_failed_alike_but_for_names_times_and_output_is_one_line_at_the_end() {
+    let mut tape = Tape::deploy("prod", (1..=200).map(|n| format!("app{n:03}.example.net")).collect());
+    tape.begin(1.0, Step::Build, 200);
+    for (host, secs) in (0..200).zip([4.0, 5.2].into_iter().cycle()) {
+        tape.line(4.0, host, Step::Build, &format!("at {host}"));
+        let name = tape.hosts[host].clone();
+        let detail = Some(format!("the connection to `{name}` was lost after {secs}s"));
+        let (stage, step, status, exit, command) = (Step::Build.stage(), Step::Build, Status::Failed, None, Vec::new());
+        tape.at(5.0, Event::HostStep { host: name, stage, step, status, secs, exit, command, detail, sent_bytes: None });
+    }
+    tape.end(5.3, Step::Build, (200, 0, 200), 4.3, "").finish(5.4, 11, (0, 200), "Not deployed.", &[]);
+    let text = log(&tape, Ci::None, 0, Paper::PLAIN);
+    let end = text.split("200 failed: app[001-200]\n").last().unwrap();
+    assert_data_eq!(
+        end,
+        str![[r#"
+
+✗ app[001-200] · build · failed after 4.0s to 5.2s
+  reason: the connection to `app001.example.net` was lost after 4s
+  app001| at 0
+
+Not deployed.
 
 "#]]
         .raw()
@@ -551,10 +612,16 @@ boskel → prod · 12 hosts
 
 ✓ export    local   0.5s   1,204 files, 18.3 MB
 ✓ connect   12/12   0.4s
+✗ lock       0/12   0.2s   stopped
 
-error: prod is locked by ada@laptop, deploying a1b2c3d since 3 min
-  state: nothing was changed
-  hint: deployer deploy -e prod --wait-lock 15m
+error: prod is locked (app[01-12])
+  holder  ada@laptop, run 20261123T060900-9d9e6b, deploying 5011081
+  since   3 min ago, last heard of 4 s ago; the lock goes when that run ends or dies
+  hint: wait: deployer deploy -e prod --rev v2.8.0 --wait-lock 15m
+  hint: look: deployer lock status -e prod
+  hint: end it: deployer lock release -e prod --id 9d9e6b --confirm=prod
+
+prod still runs 9f8e7d6 on 12/12 hosts.
 
 "#]]
         .raw()
