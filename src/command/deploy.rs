@@ -40,6 +40,7 @@ mod once;
 mod prepare;
 
 pub use again::make_again;
+pub use health::{beside, no_room};
 
 const STOPPING: &str = "Stopping at the next safe point. (^C again leaves at once)";
 

@@ -254,7 +254,7 @@ async fn caches(scene: &Scene, hosts: &[Host], events: &Events) -> Option<Findin
     let local = Material::prepare(&what, scene, events).await.ok()?;
     let Some(survey) = cache::survey(scene, &local, hosts, events).await else {
         let text = format!("what {} needs is not known here, nor on any host", local.label());
-        let fix = format!("deployer cache fill -e {}", environment.name);
+        let fix = cache::fill_command(environment);
         return Some(Finding::new(HOSTS, "cache", Level::Warning, text, Some(fix)));
     };
     let level = if survey.rows().all(CacheRow::is_complete) { Level::Ok } else { Level::Problem };

@@ -118,7 +118,7 @@ pub fn remote(name: &str, step: Step, error: &RemoteError) -> HostFailure {
         RemoteError::Check { tail, .. } | RemoteError::NotRestarted { tail, .. } | RemoteError::Unwell { tail, .. } => {
             HostFailure { tail: tail.clone(), ..plain }
         }
-        RemoteError::Locked { exit, .. } => HostFailure { is_locked: *exit == Exit::Locked, ..plain },
+        RemoteError::Locked { exit, hint, .. } => HostFailure { is_locked: *exit == Exit::Locked, hint: hint.clone(), ..plain },
         RemoteError::Placeholder(_) | RemoteError::Index(_) | RemoteError::Cache(_) | RemoteError::NotStarted { .. } => plain,
     }
 }

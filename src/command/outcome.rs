@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::failure::{self, HostFailure};
+use crate::command::typed;
 use crate::config::ranges;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -98,7 +99,7 @@ fn hints(failures: &[&HostFailure]) -> Vec<String> {
             None => hints.push((parts, vec![&failure.host])),
         }
     }
-    hints.into_iter().map(|(parts, hosts)| parts.join(&ranges::fold(&hosts))).collect()
+    hints.into_iter().map(|(parts, hosts)| parts.join(&typed::these(&hosts))).collect()
 }
 
 /// Explains a run that ended for a reason of its own, unless a host's failure ended it.
@@ -190,7 +191,7 @@ mod tests {
             |host: &str| HostFailure { hint: Some(format!("`lxml` is not in the cache of {host}")), ..failed(host, Step::Build, false) };
         let other = HostFailure { hint: Some("look at app9".to_owned()), ..failed("app4", Step::Build, false) };
         let error = explain(Exit::BuildFailed, &[lacks("app1"), lacks("app2"), other, lacks("app3")], 4, String::new());
-        assert_eq!(error.hints, ["`lxml` is not in the cache of app[1-3]", "look at app9"]);
+        assert_eq!(error.hints, ["`lxml` is not in the cache of app1,app2,app3", "look at app9"]);
     }
 
     #[test]

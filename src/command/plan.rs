@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashSet};
 
 use crate::cli::{Common, What};
 use crate::command::cache::{self, Survey};
+use crate::command::deploy;
 use crate::command::manifests;
 use crate::command::material::Material;
 use crate::command::outcome;
@@ -97,6 +98,9 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, caches: Op
         let cache = caches.and_then(|caches| Some(caches.rows.get(index)?.as_ref()?.short()));
         rows.push(PlanRow { cache, ..row(scene, local, host, plan).await });
         blockers.extend(occupied(environment, host));
+    }
+    if let Some(what) = deploy::no_room(environment, &connected.hosts, &plans, deploy::beside(environment).await) {
+        blockers.push(Blocker { hosts: Vec::new(), what, fix: Some("allow fewer for this run: `--min-healthy N`".to_owned()) });
     }
     if let Some(closed) = windows::closed(environment, jiff::Timestamp::now()) {
         let what = format!("{}: {}", closed.what, closed.opens);
@@ -217,10 +221,7 @@ fn unknowns(environment: &Environment, caches: bool) -> Vec<String> {
     let alone = activates.then(|| alone(environment));
     let hooks = environment.hooks.iter().map(|hook| format!("what the hook {} does, {} (not run by plan)", hook.name, hook.on.name()));
     let cache = (!caches && cache::is_fillable(environment)).then(|| {
-        format!(
-            "whether the caches hold what the build needs: nobody has filled one for this (deployer cache fill -e {})",
-            environment.name
-        )
+        format!("whether the caches hold what the build needs: nobody has filled one for this ({})", cache::fill_command(environment))
     });
     command.into_iter().chain(alone).chain(hooks).chain(cache).collect()
 }

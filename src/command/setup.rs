@@ -69,7 +69,9 @@ async fn print_sudoers(common: &Common, scene: &Scene) -> Result<Exit, Error> {
             failure
         })?;
         let (_, user, _) = opener.place();
-        for line in sudoers::lines(&scene.environment, user) {
+        // Nobody logs in to this machine: whoever runs this acts there.
+        let here = ["USER", "LOGNAME"].into_iter().find_map(|name| std::env::var(name).ok()).unwrap_or_else(|| "YOU".to_owned());
+        for line in sudoers::lines(&scene.environment, if user.is_empty() { &here } else { user }) {
             if !lines.contains(&line) {
                 lines.push(line);
             }
@@ -191,7 +193,9 @@ async fn set_up(scene: &Scene, host: &Host, supplies: &Supplies<'_>, check: bool
         && !check
         && let Attempt::Refused(error) = locks::take(scene, one, "setting up").await
     {
-        return Err(RemoteError::Locked { what: error.what, exit: error.exit });
+        let told: Vec<String> = error.evidence.iter().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let what = if told.is_empty() { error.what } else { format!("{} ({})", error.what, told.join(", ")) };
+        return Err(RemoteError::Locked { what, exit: error.exit, hint: error.hints.into_iter().next() });
     }
     let result = make_ready(scene, host, supplies, check, events).await;
     locks::unlock(one).await;

@@ -3,8 +3,6 @@
 
 use std::borrow::Cow;
 
-use clap::ValueEnum as _;
-
 use crate::cli::{self, Common, What};
 use crate::command::scene::Scene;
 use crate::config::{self, ranges};
@@ -23,7 +21,7 @@ impl Scene {
     /// Some of the hosts.
     #[must_use]
     pub fn typed_on(&self, verb: &str, flags: &str, hosts: &[&str]) -> String {
-        format!("{} -H {}", self.command(verb, flags), quoted(&listed(hosts)))
+        format!("{} -H {}", self.command(verb, flags), these(hosts))
     }
 
     /// All of them but some.
@@ -60,15 +58,14 @@ impl cli::Deploy {
         let What { rev, expect, tree, from, force } = &self.what;
         let tree = tree.as_ref().map(|tree| tree.to_string_lossy().into_owned());
         let waves = (!self.waves.is_empty()).then(|| self.waves.join(","));
-        let name = |value: Option<clap::builder::PossibleValue>| value.map(|value| value.get_name().to_owned());
         let values = [
             ("--from", from.clone()),
             ("--tree", tree),
             ("--rev", rev.clone()),
             ("--expect", expect.clone()),
             ("--waves", waves),
-            ("--on-failure", name(self.on_failure.and_then(|value| value.to_possible_value()))),
-            ("--on-unreachable", name(self.on_unreachable.and_then(|value| value.to_possible_value()))),
+            ("--on-failure", self.on_failure.map(cli::name_of)),
+            ("--on-unreachable", self.on_unreachable.map(cli::name_of)),
             ("--max-failures", self.max_failures.clone()),
             ("--min-healthy", self.min_healthy.clone()),
             ("--pause", self.pause.clone()),
@@ -79,6 +76,12 @@ impl cli::Deploy {
         }
         flags
     }
+}
+
+/// Hosts as `-H` takes them in a shell.
+#[must_use]
+pub fn these(hosts: &[&str]) -> String {
+    quoted(&listed(hosts)).into_owned()
 }
 
 fn listed(hosts: &[&str]) -> String {

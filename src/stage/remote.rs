@@ -42,7 +42,7 @@ pub enum RemoteError {
     NotStarted { why: String },
     /// Another run, or a person, has the host.
     #[error("{what}")]
-    Locked { what: String, exit: Exit },
+    Locked { what: String, exit: Exit, hint: Option<String> },
 }
 
 /// Says how a command ended, for people.

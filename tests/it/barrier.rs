@@ -52,7 +52,7 @@ boskel → prod · 3 hosts
 ✗ app2 · build · exit 1 after <t>
 
 Deployed e1a9e0b to prod: 2 of 3 hosts in <t>; prod runs e1a9e0b on 2/3 hosts and nothing on 1/3 hosts
-  finish  deployer deploy -e prod --rev master -H app2
+  finish  deployer deploy -e prod --rev master --max-failures 1 -H app2
 
 "#]],
     );
@@ -121,8 +121,9 @@ app2| two
 [<t>] revert  2/2  current → <release>
 
 ✗ app2 · activate · exit 1 after <t>
+  app2| two
 
-Rolled back. prod runs e1a9e0b on 2/2 hosts.
+Rolled back. prod runs e1a9e0b on 2/2 hosts; 8899d14 is marked bad and will not be chosen again.
   look  deployer logs -e prod -H app2 --step activate
 
 "#]],
@@ -168,8 +169,13 @@ app1| check 2 of 2: the command exited with status 1
 [<t>] revert  1/1  no current, as before
 
 ✗ app1 · check · failed after <t>
+  reason: not healthy after 2 tries: the command exited with status 1
+  app1| broken
+  app1| check 1 of 2: the command exited with status 1
+  app1| broken
+  app1| check 2 of 2: the command exited with status 1
 
-Rolled back. prod runs nothing on 1/1 host.
+Rolled back. prod runs nothing on 1/1 host; e1a9e0b is marked bad and will not be chosen again.
   look  deployer logs -e prod -H app1 --step check
 
 "#]],
@@ -220,8 +226,11 @@ app1| check 2 of 2: the status is 503
 [<t>] revert  1/1  current → <release>
 
 ✗ app1 · check · failed after <t>
+  reason: not healthy after 2 tries: the status is 503
+  app1| check 1 of 2: the status is 503
+  app1| check 2 of 2: the status is 503
 
-Rolled back. prod runs 1df7bff on 1/1 host.
+Rolled back. prod runs 1df7bff on 1/1 host; 4c35551 is marked bad and will not be chosen again.
   look  deployer logs -e prod -H app1 --step check
 
 "#]],

@@ -338,7 +338,7 @@ fn whatever_an_upstream_does_the_cause_is_told_and_cache_and_index_stay_as_good_
         assert!(run.stderr.contains("✗ app1 fill failed after <t>: exit 1"), "{name}: {run}");
         assert!(run.stderr.contains(cause), "{name}: {run}");
         assert_eq!(run.stderr.contains("\n  hint: the package index: "), name != "absent", "{name}: {run}");
-        assert!(run.stderr.contains("the cache stays as it was"), "{name}: {run}");
+        assert!(run.stderr.contains("The cache stays as it was"), "{name}: {run}");
         assert_eq!(snapshot(&sets), cache, "{name}");
         no_work_is_left(&world.cache("app1"));
         assert_eq!(snapshot(&kept(&world, "pypi", "files")), files, "{name}");
@@ -455,7 +455,7 @@ fn a_disk_that_is_full_is_said_and_what_was_there_stays() {
         let read = |name: &str| fs::read_to_string(world.path("out").join(name)).unwrap_or_default();
         assert_eq!(run.status, i32::from(Exit::BuildFailed.code()), "{run}\n{}\n{}", read("first"), read("told"));
         assert!(read("told").contains(told), "{}", read("told"));
-        assert!(read("told").contains("the cache stays as it was"), "{}", read("told"));
+        assert!(read("told").contains("The cache stays as it was"), "{}", read("told"));
         assert!(read("before").contains("/one-1.zip"), "{}", read("before"));
         assert_eq!(read("before"), read("after"));
     }
@@ -584,7 +584,7 @@ fn a_host_with_another_python_than_the_wheels_are_for_is_told_of_until_one_of_it
         let run = world.deployer(verb.iter().chain(&["--rev", "master"]));
         run.exits(Exit::BuildFailed);
         told(&run, &run.stderr);
-        assert!(run.stderr.contains("hint: deployer cache fill -e prod -H app2"), "{run}");
+        assert!(run.stderr.contains("hint: deployer cache fill -e prod --rev master -H app2,app3"), "{run}");
     }
     assert!(names(&world.cache("app2").join("dist")).is_empty() && world.releases("app2").iter().all(|_| !world.current("app2").exists()));
 

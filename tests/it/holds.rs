@@ -6,6 +6,7 @@ use deployer::exit::Exit;
 use serde_json::Value;
 use snapbox::str;
 
+use crate::harness::World;
 use crate::running::Running;
 use crate::whole::Stage;
 
@@ -148,4 +149,17 @@ fn the_lock_of_ones_own_killed_run_is_waited_for_without_being_asked() {
     again.ok();
     assert!(again.stderr.contains("your own earlier run has ended"), "{again}");
     stage.serves("one\n");
+}
+
+#[test]
+fn a_setup_that_finds_a_hold_says_whose_it_is_and_where_to_look() {
+    let world = World::new().local_hosts(&["app1"]);
+    world.commit(&[("number", "one\n")]);
+    world.deploy("master");
+    world.deployer(["lock", "acquire", "-m", "the release is on Monday"]).ok();
+    let refused = world.deployer(["setup"]);
+    refused.exits(Exit::Locked);
+    for told in ["prod is on hold", "the release is on Monday", "deployer lock status -e prod"] {
+        assert!(refused.stderr.contains(told), "{told}: {refused}");
+    }
 }

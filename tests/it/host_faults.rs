@@ -216,7 +216,7 @@ fn a_damaged_manifest_of_what_is_live_is_told_by_verify_and_does_not_stop_the_ne
         stage.serves_but("two\n", Some("is sealed, and its manifest"));
         // What cannot be verified is not gone back to.
         let back = stage.world.deployer(["rollback"]);
-        back.exits(Exit::RolledBack);
+        back.exits(Exit::BuildFailed);
         assert!(back.stderr.contains("manifest"), "{back}");
         stage.serves("two\n");
     }

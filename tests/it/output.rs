@@ -176,7 +176,7 @@ note: the build had no network: it ran in a namespace without any (app1)
 [<t>] prune  1/1  kept 3, removed 0
 
 Deployed e1a9e0b to prod: 1 host in <t> (was e1a9e0b)
-  undo  deployer rollback -e prod
+  undo  deployer rollback -e prod -H app1
 
 "#]],
     );
@@ -220,7 +220,7 @@ app1| compiling
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
   look  deployer logs -e prod -H app1 --step build
-  retry  deployer deploy -e prod --rev master
+  retry  deployer deploy -e prod --rev master -H app1
 ::error title=deploy to prod failed::build failed on app1: compiling. Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
 
 "#]]);

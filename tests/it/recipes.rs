@@ -65,7 +65,7 @@ fn a_pip_project_with_wheels_an_sdist_an_extension_and_a_pinned_back_end_is_buil
     let run = world.deployer(["cache", "fill", "--rev", "master"]);
     run.exits(Exit::BuildFailed);
     assert!(run.stderr.contains("tabulate==99.0"), "{run}");
-    assert!(run.stderr.contains("the cache stays as it was"), "{run}");
+    assert!(run.stderr.contains("The cache stays as it was"), "{run}");
     let run = world.deployer(["deploy", "--rev", "master"]);
     run.exits(Exit::BuildFailed);
     assert!(run.stderr.contains("`tabulate==99.0` is not in the shared download cache of app1"), "{run}");

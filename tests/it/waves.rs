@@ -92,13 +92,18 @@ fn hosts_that_are_left_out_count_as_they_are() {
     stage.settles("one\n");
     stage.commit("two\n");
     let deploy = ["deploy", "--rev", "master", "-H", "!app4", "--min-healthy", "3"];
+    let plan = [&deploy[..], &["--dry-run"]].concat();
     // It serves, and is ill.
     stage.mark(&format!("sick-app4-{}", &one[..7]), true);
     let refused = stage.world.deployer(deploy);
     refused.exits(Exit::Refused);
     assert!(refused.stderr.contains("`min-healthy` asks for 3 hosts") && refused.stderr.contains("there are 3 of 4"), "{refused}");
     assert_eq!(live_commit(stage.world.root("app1")), one);
+    let told = stage.world.deployer(&plan);
+    assert!(told.stdout.contains("would stop: `min-healthy` asks for 3 hosts"), "{told}");
     stage.mark(&format!("sick-app4-{}", &one[..7]), false);
+    let told = stage.world.deployer(&plan);
+    assert!(!told.stdout.contains("min-healthy"), "{told}");
     stage.world.deployer(deploy).ok();
     assert_eq!(stage.world.read_current("app3", "app"), "two\n");
     assert_eq!(live_commit(stage.world.root("app4")), one, "it was asked, and not touched");

@@ -1,5 +1,6 @@
 //! What only a tool with many hosts can tell of a build that lacks a package: whether the caches of the other hosts have it.
 
+use super::fill_command;
 use crate::command::failure::HostFailure;
 use crate::config::environment::{Environment, Network};
 use crate::config::ranges;
@@ -37,8 +38,8 @@ pub async fn explain_lacking(environment: &Environment, failures: &mut [HostFail
         let having: Vec<&(&str, Manifest)> = peers.iter().copied().filter(|(_, list)| holds(list, &package)).collect();
         let here = format!("the build is offline and `{package}` is not in the shared download cache of {}", failure.host);
         let (there, fix) = match having.as_slice() {
-            [] if peers.is_empty() => (String::new(), fill(environment)),
-            [] => (", nor in that of any other host".to_owned(), fill(environment)),
+            [] if peers.is_empty() => (String::new(), fill_command(environment)),
+            [] => (", nor in that of any other host".to_owned(), fill_command(environment)),
             [(_, first), ..] => {
                 let names: Vec<&str> = having.iter().map(|(host, _)| *host).collect();
                 let who = match (having.len() == peers.len(), having.len()) {
@@ -53,10 +54,6 @@ pub async fn explain_lacking(environment: &Environment, failures: &mut [HostFail
         failure.hint = Some(format!("{here}{there}"));
         failure.fix = Some(fix);
     }
-}
-
-fn fill(environment: &Environment) -> String {
-    format!("deployer cache fill -e {}", environment.name)
 }
 
 /// Tells whether some file of a list is of a package: `lxml==5.3.1`, or `lxml>=5` of any version.

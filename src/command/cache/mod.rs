@@ -103,8 +103,7 @@ impl<'a> Subject<'a> {
     }
 
     fn fill_command(&self) -> String {
-        let rev = self.local.revision.as_ref().map_or_else(|| self.local.reference(), |revision| revision.reference.clone());
-        format!("deployer cache fill -e {} --rev {rev}", self.scene.environment.name)
+        fill_command(self.environment)
     }
 }
 
@@ -128,4 +127,10 @@ fn cache_of(environment: &Environment) -> Result<&Cache, Error> {
 
 fn overrides(common: &Common, rev: Option<&str>) -> Overrides {
     Overrides { rev: rev.map(str::to_owned), ..scene::common_overrides(common) }
+}
+
+/// What to type to have a cache filled with what this revision needs.
+pub fn fill_command(environment: &Environment) -> String {
+    let rev = environment.rev.as_ref().map(|rev| format!(" --rev {rev}")).unwrap_or_default();
+    format!("deployer cache fill -e {}{rev}", environment.name)
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::fill_command;
 use crate::command::failure::{self, HostFailure};
 use crate::config::environment::{Build, Cache, Environment};
 use crate::event::{Events, Step};
@@ -93,7 +94,7 @@ impl Stock<'_> {
     async fn supply(&self, host: &Host, looked: Looked, goods: &Goods, absent: &[Digest]) -> Result<Supplied, HostFailure> {
         let compared = looked.map_err(|error| failed(host, &error))?;
         if let Some(message) = self.misfit(host).await {
-            let hint = Some(format!("deployer cache fill -e {} -H {}", self.environment.name, host.name()));
+            let hint = Some(format!("{} -H {}", fill_command(self.environment), host.name()));
             return Err(HostFailure { hint, ..failure::step(host.name(), Step::Cache, message) });
         }
         let lacking = caches::lacking(&compared);
@@ -105,7 +106,7 @@ impl Stock<'_> {
         if let Some(first) = entries.iter().find(is_absent) {
             let count = counted(entries.len() as u64, "file");
             let message = format!("{count} missing in the cache, `{}` among them, and nobody has it", first.path);
-            let hint = Some(format!("deployer cache fill -e {}", self.environment.name));
+            let hint = Some(fill_command(self.environment));
             return Err(HostFailure { hint, ..failure::step(host.name(), Step::Cache, message) });
         }
         let (set, cache) = (Some(self.set.key), self.cache.on(host.target()).as_str());

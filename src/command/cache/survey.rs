@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::stock::Looked;
-use super::{Stock, known_set, look};
+use super::{Stock, fill_command, known_set, look};
 use crate::command::material::Material;
 use crate::command::scene::Scene;
 use crate::config::environment::Environment;
@@ -95,13 +95,13 @@ impl Survey {
     /// What would stop a deploy: what is lacking and nobody has, and caches that cannot be looked at.
     #[must_use]
     pub fn blockers(&self, environment: &Environment) -> Vec<Blocker> {
-        let refill = |row: &CacheRow| format!("deployer cache fill -e {} -H {}", environment.name, row.host);
+        let refill = |row: &CacheRow| format!("{} -H {}", fill_command(environment), row.host);
         let blocker = |row: &CacheRow| match &row.unfit {
             Some(what) => Some(Blocker { hosts: vec![row.host.clone()], what: what.clone(), fix: Some(refill(row)) }),
             None if self.beyond_help.contains(&row.host) => Some(Blocker {
                 hosts: vec![row.host.clone()],
                 what: format!("{} in its cache, and nobody here has them", row.text()),
-                fix: Some(format!("deployer cache fill -e {}", environment.name)),
+                fix: Some(fill_command(environment)),
             }),
             None => None,
         };
@@ -140,10 +140,10 @@ impl Survey {
     #[must_use]
     pub fn fix(&self, environment: &Environment) -> Option<String> {
         if !self.beyond_help.is_empty() {
-            return Some(format!("deployer cache fill -e {}", environment.name));
+            return Some(fill_command(environment));
         }
         if let Some(unfit) = self.rows().find(|row| row.unfit.is_some()) {
-            return Some(format!("deployer cache fill -e {} -H {}", environment.name, unfit.host));
+            return Some(format!("{} -H {}", fill_command(environment), unfit.host));
         }
         let lacking: Vec<&str> = self.lacking().into_values().flatten().collect();
         (!lacking.is_empty()).then(|| format!("deployer cache push -e {} -H {}", environment.name, ranges::fold(&lacking)))

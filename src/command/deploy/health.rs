@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Deploy, Member};
 use crate::command::scene;
-use crate::config::environment::Connect;
+use crate::config::environment::{Connect, Environment};
 use crate::config::ranges;
 use crate::error::Error;
 use crate::event::{Event, Events, Severity};
@@ -32,34 +32,74 @@ impl Health {
     }
 }
 
+fn limits(environment: &Environment) -> Limits {
+    let all = environment.targets.len() + environment.left_out.len();
+    Limits {
+        on_failure: environment.on_failure,
+        budget: environment.max_failures.at_most(environment.targets.len()),
+        least_healthy: environment.min_healthy.at_least(all),
+    }
+}
+
+/// Says why not a single host could be switched; none where one could. `beside` hosts are well that the run leaves alone.
+#[must_use]
+pub fn no_room(environment: &Environment, hosts: &[Host], plans: &[HostPlan], beside: usize) -> Option<String> {
+    let limits = limits(environment);
+    let is_well = |host: &&Host| plan::unwell(&host.facts()).is_none();
+    let acting = hosts.iter().zip(plans).filter(|(_, plan)| plan.action != Action::Nothing && plan.blockers.is_empty());
+    let (well, unwell): (Vec<&Host>, Vec<&Host>) = acting.map(|(host, _)| host).partition(is_well);
+    let healthy = hosts.iter().filter(is_well).count() + beside;
+    if limits.leave_room(healthy, well.len(), unwell.len()) {
+        return None;
+    }
+    let (total, least) = (environment.targets.len() + environment.left_out.len(), limits.least_healthy);
+    Some(format!("`min-healthy` asks for {least} hosts that stay well while others are switched, and there are {healthy} of {total}"))
+}
+
+/// Counts the hosts that are well among those that the run leaves alone. One that does not answer is not.
+pub async fn beside(environment: &Environment) -> usize {
+    if environment.left_out.is_empty() || limits(environment).least_healthy == 0 {
+        return 0;
+    }
+    let mut others = environment.clone();
+    others.targets.clone_from(&others.left_out);
+    others.connect = Connect { ask: false, trust_first_use: false, retries: 0, ..others.connect };
+    // They take no part: nothing of theirs is a step of this run.
+    let (events, _) = Events::new(Instant::now());
+    let connected = fleet::connect(&others, &events).await;
+    let found = each(&connected.hosts, usize::MAX >> 4, |host| async move {
+        match plan::unwell(&host.facts()) {
+            None => check_now(environment, host).await,
+            known => known.map(str::to_owned),
+        }
+    });
+    let well = found.await.iter().filter(|why| why.is_none()).count();
+    fleet::close(&connected.hosts).await;
+    well
+}
+
+/// Tries the check of what a host serves, once.
+async fn check_now(environment: &Environment, host: &Host) -> Option<String> {
+    let facts = host.facts();
+    let release = plan::live_id(&facts)?;
+    let rev = plan::live_record(&facts).and_then(|record| record.release.commit.clone()).unwrap_or_default();
+    let values = scene::values(environment, host, release.as_str(), &rev, plan::short(&rev));
+    let recipe = Recipe { environment: environment.of(host.target()), release, values: &values, durable: true };
+    match remote::check_once(host, &recipe).await {
+        Ok(why) => why.map(|why| format!("the check fails: {why}")),
+        // What is wrong is told where the host is switched.
+        Err(error) => Some(error.to_string()),
+    }
+}
+
 impl Deploy<'_> {
     pub(super) fn limits(&self) -> Limits {
-        let environment = self.environment;
-        Limits {
-            on_failure: environment.on_failure,
-            budget: self.budget(),
-            least_healthy: environment.min_healthy.at_least(environment.targets.len() + environment.left_out.len()),
-        }
+        limits(self.environment)
     }
 
     /// Refuses a run that could not switch a single host, before anything is sent. What only a check knows is not asked yet.
     pub(super) async fn refuse_without_room(&self, hosts: &[Host], plans: &[HostPlan]) -> Result<(), Error> {
-        let limits = self.limits();
-        if limits.least_healthy == 0 {
-            return Ok(());
-        }
-        let is_well = |host: &&Host| plan::unwell(&host.facts()).is_none();
-        let acting = hosts.iter().zip(plans).filter(|(_, plan)| plan.action != Action::Nothing && plan.blockers.is_empty());
-        let (well, unwell): (Vec<&Host>, Vec<&Host>) = acting.map(|(host, _)| host).partition(is_well);
-        let healthy = hosts.iter().filter(is_well).count() + self.beside().await;
-        if limits.leave_room(healthy, well.len(), unwell.len()) {
-            return Ok(());
-        }
-        let total = self.environment.targets.len() + self.environment.left_out.len();
-        let what = format!(
-            "`min-healthy` asks for {} hosts that stay well while others are switched, and there are {healthy} of {total}",
-            limits.least_healthy
-        );
+        let Some(what) = no_room(self.environment, hosts, plans, self.beside().await) else { return Ok(()) };
         Err(Error::new(Exit::Refused, "min-healthy", what)
             .state(self.serving("still runs", hosts))
             .hint("allow fewer for this run: `--min-healthy N`"))
@@ -70,7 +110,7 @@ impl Deploy<'_> {
         let matters = waves > 1 || self.limits().least_healthy > 0;
         let found = each(hosts, usize::MAX >> 4, |host| async move {
             match plan::unwell(&host.facts()) {
-                None if matters => self.check_now(host).await,
+                None if matters => check_now(self.environment, host).await,
                 known => known.map(str::to_owned),
             }
         })
@@ -80,42 +120,8 @@ impl Deploy<'_> {
         Health { well: hosts.len() - unwell.len() + self.beside().await, unwell, matters }
     }
 
-    /// Counts the hosts that are well among those that the run leaves alone. One that does not answer is not.
     async fn beside(&self) -> usize {
-        if self.environment.left_out.is_empty() || self.limits().least_healthy == 0 {
-            return 0;
-        }
-        let ask = || async {
-            let mut others = self.environment.clone();
-            others.targets.clone_from(&others.left_out);
-            others.connect = Connect { ask: false, trust_first_use: false, retries: 0, ..others.connect };
-            // They take no part: nothing of theirs is a step of this run.
-            let (events, _) = Events::new(Instant::now());
-            let connected = fleet::connect(&others, &events).await;
-            let found = each(&connected.hosts, usize::MAX >> 4, |host| async move {
-                match plan::unwell(&host.facts()) {
-                    None => self.check_now(host).await,
-                    known => known.map(str::to_owned),
-                }
-            });
-            let well = found.await.iter().filter(|why| why.is_none()).count();
-            fleet::close(&connected.hosts).await;
-            well
-        };
-        *self.beside.get_or_init(ask).await
-    }
-
-    async fn check_now(&self, host: &Host) -> Option<String> {
-        let facts = host.facts();
-        let release = plan::live_id(&facts)?;
-        let rev = plan::live_record(&facts).and_then(|record| record.release.commit.clone()).unwrap_or_default();
-        let values = scene::values(self.environment, host, release.as_str(), &rev, plan::short(&rev));
-        let recipe = Recipe { environment: self.environment.of(host.target()), release, values: &values, durable: true };
-        match remote::check_once(host, &recipe).await {
-            Ok(why) => why.map(|why| format!("the check fails: {why}")),
-            // What is wrong is told where the host is switched.
-            Err(error) => Some(error.to_string()),
-        }
+        *self.beside.get_or_init(|| beside(self.environment)).await
     }
 
     /// Says who goes first, where that is not everybody.
