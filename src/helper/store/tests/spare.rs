@@ -38,6 +38,8 @@ fn the_next_release_begins_with_the_spare_and_differs_from_its_manifest_in_nothi
     after.insert(b"linked".to_vec(), What::File(b"alpha".to_vec(), EXECUTABLE));
     let host = spared(&before);
     let (kept, changed) = (inode(&host, ".deployer/spare/tree/a"), inode(&host, ".deployer/spare/tree/d/b"));
+    // Held open, so that its number goes to no other file.
+    let _held = std::fs::File::open(host.path(".deployer/spare/tree/d/b")).unwrap();
     host.deploy("r2", &after);
     assert_eq!(host.differences("r2"), []);
     assert_eq!(inode(&host, "releases/r2/a"), kept);
@@ -72,6 +74,8 @@ fn a_spare_without_its_manifest_is_never_used() {
     let tree = tree(&[("a", "alpha")]);
     let host = spared(&tree);
     std::fs::remove_file(host.path(layout::SPARE_MANIFEST)).unwrap();
+    // Held open, so that its number goes to no other file.
+    let _held = std::fs::File::open(host.path(".deployer/spare/tree/a")).unwrap();
     let spare = inode(&host, ".deployer/spare/tree/a");
     host.deploy("r2", &tree);
     assert_ne!(inode(&host, "releases/r2/a"), spare);
@@ -87,6 +91,8 @@ fn a_spare_that_would_give_files_to_another_group_is_not_used() {
     let tree = tree(&[("a", "alpha")]);
     let host = spared(&tree);
     std::fs::set_permissions(host.path("releases"), Permissions::from_mode(0o2755)).unwrap();
+    // Held open, so that its number goes to no other file.
+    let _held = std::fs::File::open(host.path(".deployer/spare/tree/a")).unwrap();
     let spare = inode(&host, ".deployer/spare/tree/a");
     host.deploy("r2", &tree);
     assert_ne!(inode(&host, "releases/r2/a"), spare);
