@@ -1,16 +1,15 @@
 //! Download caches on hosts: compared with a list, completed from here, from the host's own files or from other hosts.
 
-use std::collections::HashMap;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use crate::event::{Events, Step};
 use crate::git::Artifact;
 use crate::host::{Host, HostError, Reply};
 use crate::op::{Answer, Compare, Compared, Op};
 use crate::shelf::{Shelf, ShelfError};
-use crate::stage::transfer::{Encoded, Pack, Ranges, TransferError, check_request, compress, send_pack};
+use crate::stage::transfer::{Encoded, Pack, Packs, Ranges, TransferError, check_request, compress, send_pack};
 use crate::tree::{Digest, Entry, Kind, Manifest};
 
 /// The most bytes a list may decompress to.
@@ -20,7 +19,7 @@ const LIMIT: u64 = 256 << 20;
 pub struct Goods {
     artifact: Arc<Artifact>,
     list: Encoded,
-    packs: Mutex<HashMap<Ranges, Arc<Pack>>>,
+    packs: Packs,
     spool: PathBuf,
 }
 
@@ -34,7 +33,7 @@ pub struct Supplied {
 impl Goods {
     pub fn new(artifact: Artifact, spool: &Path) -> io::Result<Self> {
         let list = compress(&artifact.manifest.encode())?;
-        Ok(Self { artifact: Arc::new(artifact), list, packs: Mutex::default(), spool: spool.to_owned() })
+        Ok(Self { artifact: Arc::new(artifact), list, packs: Packs::default(), spool: spool.to_owned() })
     }
 
     #[must_use]
@@ -43,13 +42,7 @@ impl Goods {
     }
 
     fn pack(&self, missing: &[(u32, u32)]) -> io::Result<Arc<Pack>> {
-        let mut packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pack) = packs.get(missing) {
-            return Ok(Arc::clone(pack));
-        }
-        let pack = Arc::new(Pack::start(Arc::clone(&self.artifact), missing.to_vec(), &self.spool)?);
-        packs.insert(missing.to_vec(), Arc::clone(&pack));
-        Ok(pack)
+        self.packs.of(&self.artifact, missing, &self.spool)
     }
 }
 

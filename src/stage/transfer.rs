@@ -42,7 +42,7 @@ pub struct Parcel {
     spool: PathBuf,
     whole: Mutex<Option<Arc<Encoded>>>,
     delta: Mutex<Option<Arc<Encoded>>>,
-    packs: Mutex<HashMap<Ranges, Arc<Pack>>>,
+    packs: Packs,
 }
 
 pub(crate) type Ranges = Vec<(u32, u32)>;
@@ -74,7 +74,7 @@ impl Parcel {
             spool,
             whole: Mutex::default(),
             delta: Mutex::default(),
-            packs: Mutex::default(),
+            packs: Packs::default(),
         }
     }
 
@@ -97,13 +97,23 @@ impl Parcel {
         })
     }
 
-    /// Gives the pack of these contents; the first host that lacks exactly these starts its making.
     fn pack(&self, missing: &[(u32, u32)]) -> io::Result<Arc<Pack>> {
-        let mut packs = self.packs.lock().unwrap_or_else(PoisonError::into_inner);
+        self.packs.of(&self.artifact, missing, &self.spool)
+    }
+}
+
+/// What was compressed for some host, by what it lacks: for all hosts that lack the same.
+#[derive(Default)]
+pub(crate) struct Packs(Mutex<HashMap<Ranges, Arc<Pack>>>);
+
+impl Packs {
+    /// Gives the pack of these contents; the first host that lacks exactly these starts its making.
+    pub fn of(&self, artifact: &Arc<Artifact>, missing: &[(u32, u32)], spool: &std::path::Path) -> io::Result<Arc<Pack>> {
+        let mut packs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pack) = packs.get(missing) {
             return Ok(Arc::clone(pack));
         }
-        let pack = Arc::new(Pack::start(Arc::clone(&self.artifact), missing.to_vec(), &self.spool)?);
+        let pack = Arc::new(Pack::start(Arc::clone(artifact), missing.to_vec(), spool)?);
         packs.insert(missing.to_vec(), Arc::clone(&pack));
         Ok(pack)
     }

@@ -154,15 +154,7 @@ fn a_signal_while_another_run_holds_the_lock_ends_the_wait_at_once() {
 
 /// Leads the way to `host` through a port that passes on only so much of what a controller says. The connection stays open.
 fn narrow(stage: &Stage, host: &str, most: usize) {
-    let world = &stage.world;
-    let real = world.sandbox.host(host).unwrap().port;
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let known = fs::read_to_string(world.sandbox.known_hosts()).unwrap();
-    let key = known.lines().find_map(|line| line.strip_prefix(&format!("[127.0.0.1]:{real} "))).unwrap();
-    fs::write(world.sandbox.known_hosts(), format!("{known}[127.0.0.1]:{port} {key}\n")).unwrap();
-    let config = fs::read_to_string(world.sandbox.ssh_config()).unwrap();
-    fs::write(world.sandbox.ssh_config(), format!("Host {host}\n    Port {port}\n{config}")).unwrap();
+    let (real, listener) = stage.detour(host);
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let server = TcpStream::connect(("127.0.0.1", real)).unwrap();

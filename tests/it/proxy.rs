@@ -1,9 +1,8 @@
 //! A bad way to a host: a relay before a real sshd that cuts, stalls, slows down, refuses or changes what passes, at any byte. What a
 //! run tells must be so, and the same command must complete when the way is good again.
 
-use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -56,15 +55,7 @@ struct Road {
 impl Road {
     /// Leads the way to `host` through this from now on.
     fn build(stage: &Stage, host: &str) -> Arc<Self> {
-        let world = &stage.world;
-        let real = world.sandbox.host(host).unwrap().port;
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let known = fs::read_to_string(world.sandbox.known_hosts()).unwrap();
-        let key = known.lines().find_map(|line| line.strip_prefix(&format!("[127.0.0.1]:{real} "))).unwrap();
-        fs::write(world.sandbox.known_hosts(), format!("{known}[127.0.0.1]:{port} {key}\n")).unwrap();
-        let config = fs::read_to_string(world.sandbox.ssh_config()).unwrap();
-        fs::write(world.sandbox.ssh_config(), format!("Host {host}\n    Port {port}\n{config}")).unwrap();
+        let (real, listener) = stage.detour(host);
         let road = Arc::new(Self {
             fault: Mutex::new(Fault::None),
             passed: Default::default(),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
@@ -145,6 +146,20 @@ impl Stage {
     pub fn mark(&self, name: &str, is_set: bool) {
         let path = self.world.path(name);
         if is_set { fs::write(path, "").unwrap() } else { fs::remove_file(path).unwrap() }
+    }
+
+    /// Leads the way to `host` through a port of this test's own from now on. Gives the port of the host itself, and ours.
+    pub fn detour(&self, host: &str) -> (u16, TcpListener) {
+        let sandbox = &self.world.sandbox;
+        let real = sandbox.host(host).unwrap().port;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let known = fs::read_to_string(sandbox.known_hosts()).unwrap();
+        let key = known.lines().find_map(|line| line.strip_prefix(&format!("[127.0.0.1]:{real} "))).unwrap();
+        fs::write(sandbox.known_hosts(), format!("{known}[127.0.0.1]:{port} {key}\n")).unwrap();
+        let config = fs::read_to_string(sandbox.ssh_config()).unwrap();
+        fs::write(sandbox.ssh_config(), format!("Host {host}\n    Port {port}\n{config}")).unwrap();
+        (real, listener)
     }
 
     /// Deploys what is committed last, which must succeed everywhere and leave nothing over.
