@@ -7,6 +7,8 @@ use clap::builder::Styles;
 use clap::builder::styling::AnsiColor;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::recipe::Python;
+
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
     .usage(AnsiColor::Green.on_default().bold())
@@ -442,6 +444,12 @@ pub struct CacheFill {
     /// Fill on this machine: the project's own code runs here, as you.
     #[arg(long)]
     pub local: bool,
+    /// Fetch wheels for hosts of this kind too, which cannot be reached from here: `cp39-manylinux_2_28_x86_64`.
+    ///
+    /// The Python and the platform as the names of wheels have them, with the version of the host's C library. Hosts that can be reached
+    /// are asked themselves. May be given more than once.
+    #[arg(long = "for", value_name = "KIND")]
+    pub kinds: Vec<Python>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -41,6 +41,9 @@ pub struct Part {
     pub python: Option<String>,
     /// The host that filled it.
     pub on: String,
+    /// A build on a host of this kind passed with nothing but these files.
+    #[serde(default)]
+    pub proven: bool,
     pub files: Vec<String>,
 }
 
@@ -103,11 +106,18 @@ pub enum ShelfError {
     NotFile(TreePath),
 }
 
+impl Part {
+    /// Whether both are for the same kind of host.
+    #[must_use]
+    pub fn is_for(&self, other: &Self) -> bool {
+        (&self.platform, &self.python) == (&other.platform, &other.python)
+    }
+}
+
 impl Set {
     /// Adds what `older` knows that hosts of other kinds need. A file that both have is the newer one.
     pub fn beside(mut self, older: &Self) -> Result<Self, ShelfError> {
-        let is_of = |part: &Part, other: &Part| (&part.platform, &part.python) == (&other.platform, &other.python);
-        let others: Vec<Part> = older.parts.iter().filter(|part| !self.parts.iter().any(|own| is_of(part, own))).cloned().collect();
+        let others: Vec<Part> = older.parts.iter().filter(|part| !self.parts.iter().any(|own| own.is_for(part))).cloned().collect();
         let named = |entry: &Entry| others.iter().flat_map(|part| &part.files).any(|file| file.as_bytes() == entry.path.as_bytes());
         let mut entries = self.files.entries().to_vec();
         let own: HashSet<&[u8]> = self.files.entries().iter().map(|entry| entry.path.as_bytes()).collect();
@@ -296,6 +306,7 @@ mod tests {
             platform: "x86_64-linux".into(),
             python: Some(format!("CPython 3.{minor}")),
             on: format!("app{minor}"),
+            proven: true,
             files: files.iter().map(|file| (*file).to_owned()).collect(),
         };
         let set = |minor: u32, files: &[(&str, &[u8])]| Set {

@@ -1,6 +1,6 @@
 //! Fills a download cache with all that a revision needs: the recipe's own resolver runs in the revision's tree on a builder, which
 //! reaches the package index of this machine through its connection, and what it left is proven by a build without any network before
-//! anybody else gets it.
+//! anybody else gets it. For hosts of another Python or platform the wheels of the same packages are fetched there too.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::host::{Host, HostError, Reply};
 use crate::index::Index;
 use crate::op::{Answer, Command, Exec, Exited, Network, Op};
 use crate::provision::cache::{self, Goods};
-use crate::recipe::{self, Recipe, Settings};
+use crate::recipe::{self, Python, Recipe, Settings};
 use crate::shelf::Shelf;
 use crate::stage::output::Output;
 use crate::stage::remote::{self, RemoteError};
@@ -69,13 +69,35 @@ pub struct Fill<'a> {
     pub shelf: &'a Shelf,
     pub spool: &'a Path,
     pub events: &'a Events,
+    /// The Python that the builder's resolver chooses for.
+    pub like: Option<&'a Python>,
+    /// Whom the cache should serve besides hosts like the builder.
+    pub others: &'a [Python],
 }
 
 /// What a fill found, and whether a build passed with it.
 #[derive(Debug)]
 pub struct Filled {
+    /// All files, for whatever kind of host.
     pub files: Manifest,
+    /// What hosts like the builder need of them.
+    pub own: Manifest,
     pub proof: Proof,
+    /// What each of the others needs of them, or why it cannot be had.
+    pub others: Vec<Result<Manifest, FillError>>,
+}
+
+/// What a fill calls itself that is for another kind of host.
+const OTHER: &str = "other";
+
+/// One run of the resolver.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    kind: &'a str,
+    /// The directory that it fills.
+    out: &'a str,
+    /// What follows behind its arguments: of a build that was tried what it lacked.
+    lacking: &'a [String],
 }
 
 /// How the build that was tried ended.
@@ -110,7 +132,8 @@ impl Fill<'_> {
         let out = format!("{work}/out");
         self.send_tree(work).await?;
         self.copy(work, "src").await?;
-        self.fill(work, &place, recipe, &[]).await?;
+        let own = Run { kind: recipe.name, out: &out, lacking: &[] };
+        self.fill(work, &place, recipe, &own).await?;
         let mut asked: Vec<String> = Vec::new();
         for _ in 0..TRIES {
             let files = cache::gather(self.host, &out, true).await?;
@@ -126,19 +149,47 @@ impl Fill<'_> {
                     if new.is_empty() || !recipe.fill.again || self.cache.fill.is_some() {
                         return Err(FillError::Incomplete { lacking, tail: shown() });
                     }
-                    self.fill(work, &place, recipe, &new).await?;
+                    self.fill(work, &place, recipe, &Run { lacking: &new, ..own }).await?;
                     asked.extend(new);
                     continue;
                 }
             };
-            self.publish(&out, &files).await?;
-            return Ok(Filled { files, proof });
+            let filled =
+                self.with_others(work, &place, recipe, Filled { files: files.clone(), own: files, proof, others: Vec::new() }).await?;
+            self.publish(&out, &filled.files).await?;
+            return Ok(filled);
         }
         Err(FillError::Incomplete { lacking: asked, tail: Vec::new() })
     }
 
+    /// Fetches what the others need beside what is there. What cannot be had for one of them is no fault of the rest.
+    async fn with_others(&self, work: &str, place: &str, recipe: &Recipe, mut filled: Filled) -> Result<Filled, FillError> {
+        let first = format!("{work}/out");
+        for (number, python) in self.others.iter().enumerate() {
+            let own = filled.own.entries().iter().filter_map(|entry| std::str::from_utf8(entry.path.as_bytes()).ok());
+            if self.like.is_some_and(|like| (like.minor, &like.machine) == (python.minor, &python.machine))
+                && python.cannot_use(own).is_none()
+            {
+                filled.others.push(Ok(filled.own.clone()));
+                continue;
+            }
+            let out = format!("{work}/other-{number}");
+            let lacking = [python.described(), first.clone()];
+            let files = match self.fill(work, place, recipe, &Run { kind: OTHER, out: &out, lacking: &lacking }).await {
+                Ok(()) => cache::gather(self.host, &out, true).await.map_err(FillError::from),
+                Err(error) => Err(error),
+            };
+            if let Ok(files) = &files {
+                let new = files.entries().iter().filter(|entry| !filled.files.holds(&entry.path));
+                filled.files = Manifest::from_unsorted(filled.files.entries().iter().chain(new).cloned().collect())?;
+            }
+            filled.others.push(files);
+        }
+        Ok(filled)
+    }
+
     /// The fill's command with its places in it, and what a build that was tried lacked behind it.
-    fn command(&self, recipe: &Recipe, work: &str, places: &Places, lacking: &[String]) -> Result<Command, FillError> {
+    fn command(&self, recipe: &Recipe, work: &str, places: &Places, run: &Run<'_>) -> Result<Command, FillError> {
         let text = |text: &str| self.text(text, places);
         let words = match &self.cache.fill {
             Some(Command::Shell(text)) => return Ok(Command::Shell(text.clone())),
@@ -152,7 +203,7 @@ impl Fill<'_> {
                 // A flat cache is made in the directory above, as the tools name what is in it.
                 let target = out.strip_suffix("/dist").unwrap_or(&out);
                 let filled_in = |word: &&str| match *word {
-                    "{kind}" => Ok(recipe.name.to_owned()),
+                    "{kind}" => Ok(run.kind.to_owned()),
                     "{config}" => Ok(self.build.config.clone().unwrap_or_default()),
                     "{out}" => Ok(target.to_owned()),
                     "{work}" => Ok(work.to_owned()),
@@ -162,7 +213,7 @@ impl Fill<'_> {
                 argv.iter().map(filled_in).collect::<Result<Vec<_>, _>>()?
             }
         };
-        Ok(Command::Argv(words.into_iter().chain(lacking.iter().cloned()).collect()))
+        Ok(Command::Argv(words.into_iter().chain(run.lacking.iter().cloned()).collect()))
     }
 
     fn text(&self, text: &str, places: &Places) -> Result<String, FillError> {
@@ -171,20 +222,20 @@ impl Fill<'_> {
     }
 
     /// Runs the resolver. The way to the index is there as long as it runs.
-    async fn fill(&self, work: &str, place: &str, recipe: &Recipe, lacking: &[String]) -> Result<(), FillError> {
+    async fn fill(&self, work: &str, place: &str, recipe: &Recipe, run: &Run<'_>) -> Result<(), FillError> {
         let tunnel = self.index.map(|index| index.tunnel(self.host)).transpose().map_err(RemoteError::Index)?;
         let places = Places {
-            cache: Some(format!("{work}/out/{place}")),
+            cache: Some(format!("{}/{place}", run.out)),
             scratch: format!("{work}/scratch"),
             index: tunnel.as_ref().map(|tunnel| tunnel.url().to_owned()),
         };
-        let command = self.command(recipe, work, &places, lacking)?;
+        let command = self.command(recipe, work, &places, run)?;
         let network = tunnel.as_ref().map_or(Network::Host, |tunnel| Network::HostAndIndex { door: tunnel.door() });
         let env = self.variables(recipe, &places)?;
         let exec = Exec { network, ..self.exec(command, format!("{work}/src"), env) };
         // What is told of it does not hold the way to the index.
         let index = tunnel.as_ref().map(|_| "{index}".to_owned());
-        let told = self.command(recipe, work, &Places { index, ..places }, lacking)?;
+        let told = self.command(recipe, work, &Places { index, ..places }, run)?;
         remote::run(self.host, Op::Exec(exec), told, Step::Fill, self.events).await?;
         Ok(())
     }

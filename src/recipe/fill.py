@@ -3,29 +3,51 @@
 What pip and buildout leave out (they fetch build back ends into places of their own) is read from every source distribution and from
 the project, until nothing new is named. Run by the fill of the recipes buildout, pip and uv; the last argument on is what a build that
 was tried said it lacks.
+
+For hosts of another Python or platform than this one it is run again (`other`), with that kind as JSON and the directory of the first run:
+whatever was asked for then is asked for again, as pip resolves it there, and as wheels, since nothing can be built for another kind here.
 """
-import configparser, glob, os, re, shutil, subprocess, sys, tarfile, urllib.parse, zipfile
+import configparser, glob, json, os, re, shutil, subprocess, sys, tarfile, urllib.parse, zipfile
 
 KIND, CONFIG, OUT, WORK = sys.argv[1:5]
 LACKING = sys.argv[5:]
+REQUESTS = os.path.join(WORK, "requests")
 VENV = os.path.join(WORK, "venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 DIST = os.path.join(OUT, "dist")
 ARCHIVES = (".tar.gz", ".zip", ".tar.bz2", ".tgz")
 
 
-def run(*command):
-    print("$ " + " ".join(command), flush=True)
+# pip as it would resolve there: it takes tags and versions by its options, and markers only from whoever runs it.
+ELSEWHERE = """
+import json, sys
+from pip._vendor.packaging import markers
+environment = json.loads(sys.argv.pop(1))
+markers.default_environment = lambda: dict(environment)
+from pip._internal.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def run(*command, told=None):
+    print("$ " + " ".join(told or command), flush=True)
     code = subprocess.call(command, stdin=subprocess.DEVNULL)
     if code:
-        sys.exit("%s exited with status %d" % (command[0], code))
+        sys.exit("%s exited with status %d" % ((told or command)[0], code))
 
 
 def pip(*arguments):
     run(PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", *arguments)
 
 
+def ask(requirements):
+    """Remembers what was asked for, for hosts of another kind."""
+    with open(REQUESTS, "a") as requests:
+        requests.write(json.dumps(requirements) + "\n")
+
+
 def download(*requirements):
+    ask(requirements)
     pip("download", "--quiet", "--dest", DIST, *requirements)
 
 
@@ -98,6 +120,7 @@ def fill_buildout():
     pins = options.get(options.get("buildout", {}).get("versions", "versions"), {})
     pinned = lambda name: name + "==" + pins[name] if name in pins else name
     download(*[pinned(name) for name in ("zc.buildout", "setuptools", "pip", "wheel")])
+    before = set(os.listdir(DIST))
     if not os.path.exists(os.path.join(VENV, "bin", "buildout")):
         # From the cache alone: what `setup` does on a host.
         pip("install", "--quiet", "--no-index", "--find-links", DIST, *[pinned(name) for name in ("zc.buildout", "setuptools", "wheel")])
@@ -109,6 +132,20 @@ def fill_buildout():
         if allowed:
             settings.append("buildout:allow-hosts=" + "\n".join(allowed + [urllib.parse.urlsplit(index).netloc]))
     run(os.path.join(VENV, "bin", "buildout"), "-c", CONFIG, *settings)
+    # buildout resolves for nobody but itself: what it picked is what others get, and its pins bind what they need beyond that.
+    picked = [exactly(name) for name in sorted(set(os.listdir(DIST)) - before)]
+    constraints = os.path.join(WORK, "pins.txt")
+    with open(constraints, "w") as text:
+        text.writelines(name + "==" + pin + "\n" for name, pin in pins.items() if re.fullmatch(r"[\w.!+-]+", pin))
+    if any(picked):
+        ask(["--constraint", constraints] + [name for name in picked if name])
+
+
+def exactly(name):
+    """The requirement that a file is for, and no other version."""
+    stem = next((name[: -len(end)] for end in ARCHIVES if name.endswith(end)), None)
+    parts = stem.rsplit("-", 1) if stem else name.split("-")[:2] if name.endswith(".whl") else []
+    return "==".join(parts) if len(parts) == 2 else None
 
 
 def fill_pip():
@@ -130,19 +167,74 @@ def project_requirements():
     return build_requirements(None) if os.path.isfile("setup.py") else []
 
 
+def fetch_for(other, first):
+    """Asks for everything again, for hosts of another kind, and lays it beside what the first run got."""
+    version, machine = other["version"], other["machine"]
+    minor = ".".join(version.split(".")[:2])
+    abi = "cp" + minor.replace(".", "")
+    platforms = ["linux_" + machine]
+    if other["libc"]:
+        name, major, newest = other["libc"]
+        platforms += ["%s_%d_%d_%s" % (name, major, least, machine) for least in range(newest, -1, -1)]
+        if name == "manylinux":
+            platforms += [old + "_" + machine for old, least in (("manylinux2014", 17), ("manylinux2010", 12), ("manylinux1", 5)) if least <= newest]
+    environment = {
+        "implementation_name": "cpython",
+        "implementation_version": version,
+        "os_name": "posix",
+        "platform_machine": machine,
+        "platform_python_implementation": "CPython",
+        "platform_release": "",
+        "platform_system": "Linux",
+        "platform_version": "",
+        "python_full_version": version,
+        "python_version": minor,
+        "sys_platform": "linux",
+    }
+    flags = ["--only-binary=:all:", "--implementation", "cp", "--python-version", version, "--abi", abi]
+    # Once it was another one, and wheels say so.
+    flags += ["--abi", abi + "m"] if abi in ("cp36", "cp37") else []
+    flags += [word for platform in platforms for word in ("--platform", platform)]
+    options = ["--disable-pip-version-check", "--no-input", "download", "--quiet", "--dest", DIST]
+    with open(REQUESTS) as requests:
+        for requirements in map(json.loads, requests):
+            told = ["pip", "download", "--only-binary=:all:", "--python-version", version, "--platform", "linux_" + machine] + requirements
+            run(PYTHON, "-c", ELSEWHERE, json.dumps(environment), *options, *flags, *requirements, told=told)
+    drop_the_project()
+    check()
+    for path in glob.glob(os.path.join(DIST, "*")):
+        beside = os.path.join(first, "dist", os.path.basename(path))
+        if not os.path.exists(beside):
+            shutil.copyfile(path, beside)
+
+
+def drop_the_project():
+    """Of a project that is its own requirement pip leaves an archive, which no host needs."""
+    for archive in glob.glob(os.path.join(DIST, "*.zip")):
+        with zipfile.ZipFile(archive) as opened:
+            if not any(name.endswith("/PKG-INFO") for name in opened.namelist()):
+                os.unlink(archive)
+
+
+def check():
+    for path in sorted(glob.glob(os.path.join(DIST, "*"))):
+        try:
+            whole(path)
+        except Exception as error:
+            sys.exit("`%s` did not arrive whole: %s" % (os.path.basename(path), error))
+
+
 def main():
     os.makedirs(DIST, exist_ok=True)
+    if KIND == "other":
+        return fetch_for(json.loads(LACKING[0]), LACKING[1])
     if not os.path.exists(PYTHON):
         run(sys.executable, "-m", "venv", VENV)
     if LACKING:
         download(*LACKING)
     else:
         {"buildout": fill_buildout, "pip": fill_pip, "uv": fill_uv}[KIND]()
-        # Of a project that is its own requirement pip leaves an archive, which no host needs.
-        for archive in glob.glob(os.path.join(DIST, "*.zip")):
-            with zipfile.ZipFile(archive) as opened:
-                if not any(name.endswith("/PKG-INFO") for name in opened.namelist()):
-                    os.unlink(archive)
+        drop_the_project()
         requirements = project_requirements()
         if requirements:
             download(*requirements)
@@ -156,11 +248,7 @@ def main():
             requirements = build_requirements(pyproject_of(archive))
             if requirements:
                 download(*requirements)
-    for path in sorted(glob.glob(os.path.join(DIST, "*"))):
-        try:
-            whole(path)
-        except Exception as error:
-            sys.exit("`%s` did not arrive whole: %s" % (os.path.basename(path), error))
+    check()
     for leftover in os.listdir(OUT):
         if leftover != "dist":
             path = os.path.join(OUT, leftover)

@@ -101,6 +101,7 @@ pub static ALL: [Recipe; 6] = [
             portable: false,
             mixes: true,
             again: true,
+            others: true,
         },
     },
     Recipe {
@@ -127,6 +128,7 @@ pub static ALL: [Recipe; 6] = [
             portable: false,
             mixes: true,
             again: true,
+            others: true,
         },
     },
     Recipe {
@@ -146,6 +148,7 @@ pub static ALL: [Recipe; 6] = [
             portable: false,
             mixes: true,
             again: true,
+            others: true,
         },
     },
     Recipe {
@@ -165,6 +168,7 @@ pub static ALL: [Recipe; 6] = [
             portable: false,
             mixes: true,
             again: false,
+            others: false,
         },
     },
     Recipe {
@@ -215,6 +219,7 @@ pub static ALL: [Recipe; 6] = [
             portable: true,
             mixes: false,
             again: false,
+            others: false,
         },
     },
     Recipe {
@@ -226,6 +231,15 @@ pub static ALL: [Recipe; 6] = [
         cache: false,
         venv: false,
         config: None,
-        fill: Fill { command: &[], online: &[], inputs: LOCKS, place: "sets/{set}", portable: false, mixes: false, again: false },
+        fill: Fill {
+            command: &[],
+            online: &[],
+            inputs: LOCKS,
+            place: "sets/{set}",
+            portable: false,
+            mixes: false,
+            again: false,
+            others: false,
+        },
     },
 ];

@@ -17,7 +17,7 @@ pub use failures::{explain, lacking};
 pub use known::{ALL, ONLINE};
 pub use needs::{detect, place, set_key};
 pub use pins::pinned;
-pub use wheels::{Python, is_particular};
+pub use wheels::{NotAKind, Python, is_particular};
 
 /// One kind of build.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub struct Fill {
     pub mixes: bool,
     /// Whether the fill can be told what a build lacked, and tried again.
     pub again: bool,
+    /// Whether the fill can fetch for hosts of another kind than the builder's.
+    pub others: bool,
 }
 
 impl Fill {

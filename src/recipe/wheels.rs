@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 
 use crate::tree::Manifest;
 
@@ -21,9 +22,74 @@ pub fn is_particular(files: &Manifest) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Python {
     pub minor: u32,
+    /// `3.9.18`; none where only the minor version is known.
+    pub version: Option<String>,
     pub machine: String,
-    /// `2.36`; none where it is another library, or is not known.
-    pub glibc: Option<(u32, u32)>,
+    /// None where it is another library, or is not known.
+    pub libc: Option<Libc>,
+}
+
+/// A C library that there are wheels for, with its version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Libc {
+    Glibc(u32, u32),
+    Musl(u32, u32),
+}
+
+impl Libc {
+    /// Reads `glibc 2.36` or `musl libc (x86_64) Version 1.2.5`.
+    fn read(text: &str) -> Option<Self> {
+        if let Some(version) = text.strip_prefix("glibc ") {
+            return two_numbers(version, '.').map(|(major, minor)| Self::Glibc(major, minor));
+        }
+        let (_, version) = text.strip_prefix("musl ")?.split_once("Version ")?;
+        two_numbers(version, '.').map(|(major, minor)| Self::Musl(major, minor))
+    }
+
+    /// What the names of its wheels start with, and its version.
+    const fn tag(self) -> (&'static str, u32, u32) {
+        match self {
+            Self::Glibc(major, minor) => ("manylinux", major, minor),
+            Self::Musl(major, minor) => ("musllinux", major, minor),
+        }
+    }
+}
+
+/// The numbers of `2.36` or `2_36`; what stands behind them is left out.
+fn two_numbers(text: &str, between: char) -> Option<(u32, u32)> {
+    let (major, rest) = text.split_once(between)?;
+    let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// Says how a kind of host is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "write it as the name of a wheel does: `cp39-manylinux_2_28_x86_64`, with the C library's version, or `cp312-musllinux_1_2_aarch64`"
+)]
+pub struct NotAKind;
+
+impl FromStr for Python {
+    type Err = NotAKind;
+
+    /// Reads `cp39-manylinux_2_28_x86_64`.
+    fn from_str(text: &str) -> Result<Self, NotAKind> {
+        let read = || {
+            let (python, platform) = text.split_once('-')?;
+            let minor = python.strip_prefix("cp3")?.parse().ok()?;
+            let (name, rest) = platform.split_once('_')?;
+            let mut parts = rest.splitn(3, '_');
+            let (major, least, machine) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?);
+            let libc = match name {
+                "manylinux" => Libc::Glibc(major, least),
+                "musllinux" => Libc::Musl(major, least),
+                _ => return None,
+            };
+            let is_plain = !machine.is_empty() && machine.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+            is_plain.then(|| Self { minor, version: None, machine: machine.to_owned(), libc: Some(libc) })
+        };
+        read().ok_or(NotAKind)
+    }
 }
 
 impl Python {
@@ -32,19 +98,27 @@ impl Python {
     #[must_use]
     pub fn read(interpreter: &str, libc: &str, platform: &str) -> Option<Self> {
         let minor = interpreter.split_whitespace().next()?.strip_prefix("cpython-3")?.parse().ok()?;
-        let numbers = libc.strip_prefix("glibc ").and_then(|version| {
-            let (major, rest) = version.split_once('.')?;
-            Some((major.parse().ok()?, rest.split('.').next()?.parse().ok()?))
-        });
-        Some(Self { minor, machine: platform.split('-').next()?.to_owned(), glibc: numbers })
+        Some(Self { minor, version: None, machine: platform.split('-').next()?.to_owned(), libc: Libc::read(libc) })
     }
 
-    /// Names a wheel of the list that this interpreter cannot use, where nothing else in the list stands for that version.
+    /// What the host calls its platform.
     #[must_use]
-    pub fn cannot_use<'a>(&self, files: &'a Manifest) -> Option<&'a str> {
+    pub fn platform(&self) -> String {
+        format!("{}-linux", self.machine)
+    }
+
+    /// What a resolver must know to choose for it, as JSON.
+    #[must_use]
+    pub fn described(&self) -> String {
+        let version = self.version.clone().unwrap_or_else(|| format!("3.{}", self.minor));
+        serde_json::json!({ "version": version, "machine": self.machine, "libc": self.libc.map(Libc::tag) }).to_string()
+    }
+
+    /// Names a wheel among these paths that this interpreter cannot use, where nothing else among them stands for that version.
+    #[must_use]
+    pub fn cannot_use<'a>(&self, paths: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
         let mut versions: BTreeMap<String, (bool, &str)> = BTreeMap::new();
-        let names = files.entries().iter().filter_map(|entry| std::str::from_utf8(entry.path.as_bytes()).ok());
-        for name in names.filter_map(|path| path.rsplit('/').next()) {
+        for name in paths.into_iter().filter_map(|path| path.rsplit('/').next()) {
             let Some((version, usable)) = self.judge(name) else { continue };
             let found = versions.entry(version).or_insert((usable, name));
             found.0 |= usable;
@@ -80,33 +154,37 @@ impl Python {
             return true;
         }
         let Some(rest) = platform.strip_suffix(&self.machine).and_then(|rest| rest.strip_suffix('_')) else { return false };
-        let needed = match rest {
+        let (is_musl, needed) = match rest {
             "linux" => return true,
-            "manylinux1" => (2, 5),
-            "manylinux2010" => (2, 12),
-            "manylinux2014" => (2, 17),
+            "manylinux1" => (false, (2, 5)),
+            "manylinux2010" => (false, (2, 12)),
+            "manylinux2014" => (false, (2, 17)),
             other => {
-                // What is for another C library is of no use where glibc is.
-                if other.starts_with("musllinux") {
-                    return self.glibc.is_none();
-                }
-                let numbers = other.strip_prefix("manylinux_").and_then(|version| version.split_once('_'));
-                match numbers.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?))) {
-                    Some(version) => version,
-                    None => return false,
-                }
+                let Some((name, version)) = other.split_once('_') else { return false };
+                let is_musl = match name {
+                    "manylinux" => false,
+                    "musllinux" => true,
+                    _ => return false,
+                };
+                let Some(version) = two_numbers(version, '_') else { return false };
+                (is_musl, version)
             }
         };
-        // Of a library that is not known nothing is claimed.
-        self.glibc.is_none_or(|version| version >= needed)
+        match self.libc {
+            Some(Libc::Glibc(major, minor)) => !is_musl && (major, minor) >= needed,
+            Some(Libc::Musl(major, minor)) => is_musl && (major, minor) >= needed,
+            // Of a library that is not known nothing is claimed.
+            None => true,
+        }
     }
 }
 
 impl fmt::Display for Python {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "CPython 3.{} ({}", self.minor, self.machine)?;
-        match self.glibc {
-            Some((major, minor)) => write!(out, ", glibc {major}.{minor})"),
+        match self.libc {
+            Some(Libc::Glibc(major, minor)) => write!(out, ", glibc {major}.{minor})"),
+            Some(Libc::Musl(major, minor)) => write!(out, ", musl {major}.{minor})"),
             None => out.write_str(")"),
         }
     }
@@ -121,15 +199,6 @@ fn version_of(project: &str, version: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::{Digest, Entry, Kind, TreePath};
-
-    fn list(names: &[&str]) -> Manifest {
-        let entry = |name: &&str| Entry {
-            path: TreePath::new(format!("dist/{name}").into_bytes()).unwrap(),
-            kind: Kind::File { mode: 0o644, size: 1, digest: Digest([0; 32]), mtime: 0 },
-        };
-        Manifest::from_unsorted(names.iter().map(entry).collect()).unwrap()
-    }
 
     fn python(minor: u32) -> Python {
         Python::read(&format!("cpython-3{minor} x"), "glibc 2.31", "x86_64-linux").unwrap()
@@ -154,8 +223,7 @@ mod tests {
             ("a-1-cp311-cp311-macosx_11_0_x86_64.whl", &[]),
             ("a-1-pp39-pypy39_pp73-manylinux2014_x86_64.whl", &[]),
         ] {
-            let files = list(&[name]);
-            let found: Vec<u32> = [6, 9, 11, 13].into_iter().filter(|minor| python(*minor).cannot_use(&files).is_none()).collect();
+            let found: Vec<u32> = [6, 9, 11, 13].into_iter().filter(|minor| python(*minor).cannot_use([name]).is_none()).collect();
             assert_eq!(found, fits, "{name}");
         }
     }
@@ -163,10 +231,10 @@ mod tests {
     #[test]
     fn a_version_is_usable_if_one_of_its_files_is() {
         let (old, new) = ("Some_Lib-1.0-cp39-cp39-linux_x86_64.whl", "some.lib-1.0-cp311-cp311-linux_x86_64.whl");
-        assert_eq!(python(9).cannot_use(&list(&[new, "other-2.tar.gz"])), Some(new));
-        assert_eq!(python(9).cannot_use(&list(&[new, old])), None);
-        assert_eq!(python(9).cannot_use(&list(&[new, "some-lib-1.0.tar.gz"])), None);
-        assert_eq!(python(9).cannot_use(&list(&[new, "some-lib-1.1.tar.gz", "notes.txt"])), Some(new));
+        assert_eq!(python(9).cannot_use([new, "other-2.tar.gz"]), Some(new));
+        assert_eq!(python(9).cannot_use([new, old]), None);
+        assert_eq!(python(9).cannot_use([new, "some-lib-1.0.tar.gz"]), None);
+        assert_eq!(python(9).cannot_use([new, "some-lib-1.1.tar.gz", "notes.txt"]), Some(new));
     }
 
     #[test]
@@ -175,8 +243,33 @@ mod tests {
             assert_eq!(Python::read(interpreter, "glibc 2.36", "x86_64-linux"), None, "{interpreter}");
         }
         assert_eq!(python(9).to_string(), "CPython 3.9 (x86_64, glibc 2.31)");
+        assert_eq!(Python::read("cpython-39 x", "", "x86_64-linux").unwrap().to_string(), "CPython 3.9 (x86_64)");
         let musl = Python::read("cpython-312 x", "musl libc (x86_64) Version 1.2.5", "x86_64-linux").unwrap();
-        assert_eq!(musl.to_string(), "CPython 3.12 (x86_64)");
-        assert_eq!(musl.cannot_use(&list(&["a-1-cp312-cp312-musllinux_1_2_x86_64.whl"])), None);
+        assert_eq!(musl.to_string(), "CPython 3.12 (x86_64, musl 1.2)");
+        assert_eq!(musl.cannot_use(["a-1-cp312-cp312-musllinux_1_2_x86_64.whl"]), None);
+        for other in ["a-1-cp312-cp312-musllinux_1_3_x86_64.whl", "a-1-cp312-cp312-manylinux1_x86_64.whl"] {
+            assert_eq!(musl.cannot_use([other]), Some(other));
+        }
+    }
+
+    #[test]
+    fn a_kind_is_written_as_wheels_are_named() {
+        let read = |text: &str| text.parse::<Python>();
+        assert_eq!(read("cp39-manylinux_2_28_x86_64").unwrap().to_string(), "CPython 3.9 (x86_64, glibc 2.28)");
+        let musl = read("cp312-musllinux_1_2_aarch64").unwrap();
+        assert_eq!((musl.to_string().as_str(), musl.platform().as_str()), ("CPython 3.12 (aarch64, musl 1.2)", "aarch64-linux"));
+        assert_eq!(musl.described(), r#"{"libc":["musllinux",1,2],"machine":"aarch64","version":"3.12"}"#);
+        for text in [
+            "",
+            "3.9",
+            "cp39",
+            "cp27-manylinux_2_28_x86_64",
+            "cp39-manylinux2014_x86_64",
+            "cp39-macosx_11_0_arm64",
+            "cp39-manylinux_2_28_",
+            "cp39-manylinux_2_28_x;86",
+        ] {
+            assert_eq!(read(text), Err(NotAKind), "{text}");
+        }
     }
 }

@@ -30,7 +30,20 @@ pub struct CacheView {
     pub platform: Option<String>,
     /// Whether a build without network passed with these files.
     pub proven: Option<bool>,
+    /// What the files were chosen for besides.
+    pub others: Vec<OtherKind>,
     pub hosts: Vec<CacheRow>,
+}
+
+/// A kind of host that the builder is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OtherKind {
+    /// `CPython 3.9 (x86_64, glibc 2.31)`, or the platform where the files do not depend on a Python.
+    pub kind: String,
+    pub on: String,
+    pub files: u64,
+    /// A build on a host of this kind passed; otherwise the files are wheels that were fetched elsewhere.
+    pub proven: bool,
 }
 
 /// One host's cache.
@@ -104,6 +117,10 @@ impl CacheView {
             let proven = if self.proven == Some(true) { ", proven by a build" } else { ", not proven by a build" };
             lines.push(format!("  filled on {on} by {by}, {} ago, for {platform}{proven}", age(now - filled)));
         }
+        for OtherKind { kind, on, files, proven } in &self.others {
+            let proof = if *proven { "proven by a build" } else { "wheels only, not proven by a build" };
+            lines.push(format!("  and on {on} for {kind}: {}, {proof}", counted(*files, "file")));
+        }
         if self.here < self.files {
             lines.push(format!("  {} of {} are on this machine", count(self.here), counted(self.files, "file")));
         }
@@ -127,11 +144,11 @@ impl CacheView {
         if !lacking.is_empty() {
             let only =
                 if lacking.len() == self.hosts.len() { String::new() } else { format!(" -H {}", crate::config::ranges::fold(&lacking)) };
-            lines.push(format!("  Fix: deployer cache push -e {}{only}", self.env));
+            lines.push(format!("  Fix: deployer cache push -e {} --rev {}{only}", self.env, self.reference));
         }
         // One of a kind fills for all of its kind.
         if let Some(first) = hosts_of(&|row| row.unfit.is_some() && row.error.is_none()).first() {
-            lines.push(format!("  Fix: deployer cache fill -e {} -H {first}", self.env));
+            lines.push(format!("  Fix: deployer cache fill -e {} --rev {} -H {first}", self.env, self.reference));
         }
         written(&lines, paper)
     }
@@ -166,6 +183,7 @@ mod tests {
             filled: Some(1000),
             platform: Some("x86_64-linux".into()),
             proven: Some(true),
+            others: vec![OtherKind { kind: "CPython 3.9 (x86_64, glibc 2.31)".into(), on: "app01".into(), files: 9, proven: false }],
             hosts: (1..=12).map(row).collect(),
         };
         assert_data_eq!(
@@ -173,6 +191,7 @@ mod tests {
             str![[r"
 boskel → prod · a1b2c3d (v2.8.0) needs 212 files, 48.1 MB in /srv/cache
   filled on app01 by ada@laptop, 3 min ago, for x86_64-linux, proven by a build
+  and on app01 for CPython 3.9 (x86_64, glibc 2.31): 9 files, wheels only, not proven by a build
   211 of 212 files are on this machine
   HOSTS                      CACHE
   app[01-02,04-06,08,10,12]  complete
@@ -180,8 +199,8 @@ boskel → prod · a1b2c3d (v2.8.0) needs 212 files, 48.1 MB in /srv/cache
   app07                      4 of 212 files missing: dist/lxml-1.whl, dist/zope-1.whl, dist/six-1.whl, …
   app09                      1 of 212 files damaged: dist/a/u{1b}[1m.whl
   app11                      `lxml-5-cp311-cp311-linux_x86_64.whl` is of no use here: this host has CPython 3.9
-  Fix: deployer cache push -e prod -H app[07,09].example.net
-  Fix: deployer cache fill -e prod -H app11.example.net
+  Fix: deployer cache push -e prod --rev v2.8.0 -H app[07,09].example.net
+  Fix: deployer cache fill -e prod --rev v2.8.0 -H app11.example.net
 
 "]]
         );

@@ -19,7 +19,7 @@ case "$RUNTIME" in
 '') ;;
 *node) echo "interpreter node $("$RUNTIME" -p 'process.versions.modules' 2>&1 | tail -n 1)" ;;
 *) echo "interpreter $("$RUNTIME" -c 'import sys, sysconfig as c
-print(sys.implementation.cache_tag, c.get_config_var("SOABI"))' 2>&1 | tail -n 1)" ;;
+print(sys.implementation.cache_tag, c.get_config_var("SOABI"), "%d.%d.%d" % sys.version_info[:3])' 2>&1 | tail -n 1)" ;;
 esac
 "#;
 
@@ -31,6 +31,8 @@ pub struct Likeness {
     pub libc: String,
     /// `cpython-311 cpython-311-x86_64-linux-gnu`; none where the build needs none that is known of.
     pub interpreter: Option<String>,
+    /// Of the interpreter, where it tells: `3.11.7`. Built things do not depend on its last number.
+    pub version: Option<String>,
     /// The root, without links in its path.
     pub place: String,
 }
@@ -82,7 +84,14 @@ fn read(text: &str, platform: String) -> Likeness {
         .map(|(name, rest)| (name, rest.trim().chars().filter(|c| !c.is_control()).take(200).collect()))
         .collect();
     let line = |name: &str| lines.get(name).cloned().unwrap_or_default();
-    Likeness { platform, libc: line("libc"), interpreter: lines.get("interpreter").cloned(), place: line("place") }
+    let said = lines.get("interpreter").map(String::as_str);
+    let is_version = |word: &str| word.contains('.') && word.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let (interpreter, version) = match said.and_then(|said| said.rsplit_once(' ')).filter(|(_, word)| is_version(word)) {
+        Some((interpreter, version)) => (Some(interpreter), Some(version)),
+        None => (said, None),
+    };
+    let [interpreter, version] = [interpreter, version].map(|text| text.map(str::to_owned));
+    Likeness { platform, libc: line("libc"), interpreter, version, place: line("place") }
 }
 
 impl Likeness {
@@ -125,13 +134,15 @@ mod tests {
     use super::*;
 
     fn host() -> Likeness {
-        read("libc glibc 2.36\nplace /srv/boskel\ninterpreter cpython-311 cpython-311-x86_64-linux-gnu\n", "x86_64-linux".to_owned())
+        read("libc glibc 2.36\nplace /srv/boskel\ninterpreter cpython-311 cpython-311-x86_64-linux-gnu 3.11.7\n", "x86_64-linux".to_owned())
     }
 
     #[test]
     fn hosts_that_are_alike_share_a_build_and_a_later_c_library_does_no_harm() {
         let names = ("app02", "app01");
         assert_eq!(host().differs_from(&host(), names), None);
+        assert_eq!(host().interpreter.as_deref(), Some("cpython-311 cpython-311-x86_64-linux-gnu"));
+        assert_eq!(Likeness { version: Some("3.11.9".into()), ..host() }.differs_from(&host(), names), None);
         assert_eq!(Likeness { libc: "glibc 2.41".into(), ..host() }.differs_from(&host(), names), None);
         assert_eq!(Likeness { libc: "glibc 2.36.1".into(), ..host() }.differs_from(&host(), names), None);
     }

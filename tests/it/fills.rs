@@ -49,7 +49,7 @@ fn list(upstream: &Upstream, name: &str, bytes: &[u8], size: Option<usize>) {
     upstream.has(&format!("/simple/{name}/"), "application/vnd.pypi.simple.v1+json", page.to_string());
 }
 
-fn index_of(upstream: &Upstream) -> String {
+pub fn index_of(upstream: &Upstream) -> String {
     format!(
         "[index.pypi]\nurl = \"{0}/simple/\"\n[index.crates]\nurl = \"sparse+{0}/crates/\"\n[index.npm]\nurl = \"{0}/npm\"\n",
         upstream.url
@@ -77,12 +77,12 @@ fn world(hosts: &[&str], upstream: &Upstream, more: &str) -> Option<World> {
     Some(world)
 }
 
-fn fill(world: &World) -> Run {
+pub fn fill(world: &World) -> Run {
     world.deployer(["cache", "fill", "--rev", "master"])
 }
 
 /// Files below a directory by their names, with what is in them.
-fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
+pub fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut left = vec![directory.to_owned()];
     while let Some(directory) = left.pop() {
@@ -98,12 +98,12 @@ fn contents(directory: &Path) -> BTreeMap<String, Vec<u8>> {
     found
 }
 
-fn names(directory: &Path) -> Vec<String> {
+pub fn names(directory: &Path) -> Vec<String> {
     contents(directory).into_keys().collect()
 }
 
 /// What the index keeps of one kind of upstream.
-fn kept(world: &World, kind: &str, part: &str) -> PathBuf {
+pub fn kept(world: &World, kind: &str, part: &str) -> PathBuf {
     let found = fs::read_dir(world.path("cache/deployer/index")).unwrap().flatten().map(|entry| entry.path());
     let of_kind = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(kind);
     found.into_iter().find(of_kind).unwrap().join(part)
@@ -543,66 +543,4 @@ fn what_did_not_come_through_the_index_is_named() {
     run.exits(Exit::Ok);
     let told = "warning: 1 of 2 files did not come through the package index, and nobody but the builder knows what it is: `inner-1-py3-none-any.whl`";
     assert!(run.stderr.contains(told), "{run}");
-}
-
-/// A Python that is another one on every host, as far as hosts can tell.
-const PYTHON: &str = "case \"$1\" in\n\
-    -m) mkdir -p venv/bin; printf '#!/bin/sh\\n' > venv/bin/python; chmod +x venv/bin/python ;;\n\
-    *) case \"$PLACE\" in */app1/*) echo cpython-311 x ;; *) echo cpython-39 x ;; esac ;;\nesac\n";
-
-#[test]
-fn a_host_with_another_python_than_the_wheels_are_for_is_told_of_until_one_of_its_kind_filled_too() {
-    let mut world = World::new().local_hosts(&["app1", "app2", "app3"]).own_caches();
-    for host in ["app1", "app2", "app3"] {
-        fs::create_dir(world.cache(host)).unwrap();
-    }
-    world.program("python3", PYTHON);
-    world.reconfigure(
-        "[defaults.cache]\npath = \"/nonexistent\"\nfill = \"mkdir -p $DEPLOYER_CACHE; cp wheels/$DEPLOYER_HOST/* wheels/all/* $DEPLOYER_CACHE/\"\n\
-         [defaults.build]\nrecipe = \"pip\"\nenv = { PATH = \"<tmp>/bin:/usr/bin:/bin\" }\n",
-    );
-    let machine = String::from_utf8(Command::new("uname").arg("-m").output().unwrap().stdout).unwrap();
-    let file = |tag: &str| format!("lxml-5.3.1-{tag}-{tag}-linux_{}.whl", machine.trim());
-    world.commit(&[
-        ("requirements.txt", "lxml==5.3.1\n"),
-        (&format!("wheels/app1/{}", file("cp311")), "11"),
-        (&format!("wheels/app2/{}", file("cp39")), "9"),
-        ("wheels/all/pure-1-py3-none-any.whl", "any"),
-    ]);
-    fill(&world).ok();
-    let what = format!("`{}` is of no use here: the files were filled on `app1` for CPython 3.11 ({}, ", file("cp311"), machine.trim());
-    let here = format!("and this host has CPython 3.9 ({}, ", machine.trim());
-    let told = |run: &Run, out: &str| assert!(out.contains(&what) && out.contains(&here), "{run}");
-    let status = world.deployer(["cache", "status", "--rev", "master", "--exit-code"]);
-    status.exits(Exit::Pending);
-    told(&status, &status.stdout);
-    assert!(status.stdout.contains("app1  complete") && status.stdout.contains("  Fix: deployer cache fill -e prod -H app2\n"), "{status}");
-    let plan = world.deployer(["plan", "--rev", "master"]);
-    told(&plan, &plan.stdout);
-    assert!(plan.stdout.contains("would stop: app2: `lxml"), "{plan}");
-    for verb in [&["cache", "push"][..], &["deploy"]] {
-        let run = world.deployer(verb.iter().chain(&["--rev", "master"]));
-        run.exits(Exit::BuildFailed);
-        told(&run, &run.stderr);
-        assert!(run.stderr.contains("hint: deployer cache fill -e prod --rev master -H app2,app3"), "{run}");
-    }
-    assert!(names(&world.cache("app2").join("dist")).is_empty() && world.releases("app2").iter().all(|_| !world.current("app2").exists()));
-
-    // One of its kind fills, and what either kind needs is sent to all.
-    world.deployer(["cache", "fill", "-H", "app2", "--rev", "master"]).ok();
-    world.deployer(["cache", "push", "--rev", "master"]).ok();
-    world.deployer(["cache", "status", "--rev", "master", "--exit-code"]).exits(Exit::Ok);
-    for host in ["app1", "app2", "app3"] {
-        assert_eq!(names(&world.cache(host).join("dist")), [file("cp311"), file("cp39"), "pure-1-py3-none-any.whl".to_owned()]);
-    }
-    world.deploy("master");
-
-    // A set that serves every interpreter is nobody's in particular.
-    world.commit(&[("requirements.txt", "pure\n"), (&format!("wheels/app1/{}", file("cp311")), "11")]);
-    world.reconfigure(
-        "[defaults.cache]\npath = \"/nonexistent\"\nfill = \"mkdir -p $DEPLOYER_CACHE; cp wheels/all/* $DEPLOYER_CACHE/\"\n\
-         [defaults.build]\nrecipe = \"pip\"\nenv = { PATH = \"<tmp>/bin:/usr/bin:/bin\" }\n",
-    );
-    fill(&world).ok();
-    world.deployer(["cache", "push", "--rev", "master"]).ok();
 }

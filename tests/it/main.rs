@@ -85,6 +85,7 @@ mod interrupt;
 mod invariants;
 mod inventory;
 mod kill;
+mod kinds;
 mod layers;
 mod leaving;
 mod lines;

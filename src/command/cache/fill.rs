@@ -1,4 +1,4 @@
-//! `cache fill`: runs the recipe's resolver for a revision on a builder, and keeps what it fetched.
+//! `cache fill`: runs the recipe's resolver for a revision on a builder, and keeps what it fetched, for the hosts of another kind too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -6,7 +6,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 
-use super::{Subject, overrides, python};
+use super::others::{self, Others};
+use super::{Subject, overrides};
 use crate::cli::{self, Common};
 use crate::command::failure;
 use crate::command::interrupt::Interrupt;
@@ -14,7 +15,8 @@ use crate::command::locks::{self, Attempt};
 use crate::command::outcome;
 use crate::command::package_index::{self, Said};
 use crate::command::scene::{self, Ended, Scene};
-use crate::config::environment::{Build, FillNetwork, HostPath, SessionKind, Target};
+use crate::config::Environment;
+use crate::config::environment::{FillNetwork, HostPath, SessionKind, Target};
 use crate::error::Error;
 use crate::event::{Event, Events, Severity, Step};
 use crate::exit::Exit;
@@ -27,7 +29,7 @@ use crate::provision::fill::{Fill, FillError, Filled, Proof};
 use crate::recipe::{self, Recipe};
 use crate::shelf::{About, Part, Set};
 use crate::stage::remote::RemoteError;
-use crate::tree::{Digest, Entry, Kind};
+use crate::tree::{Digest, Entry, Kind, Manifest};
 
 /// Variables of this machine that a fill with `--local` runs with: where to find tools, indexes and the way to them.
 const INHERITED: [&str; 8] =
@@ -41,6 +43,7 @@ const HERE: &str = "local";
 /// Runs the verb.
 pub async fn fill(common: &Common, args: &cli::CacheFill) -> Result<Exit, Error> {
     let mut scene = Scene::set(common, &overrides(common, args.rev.as_deref())).await?;
+    let others = others::targets(&scene.environment, args)?;
     if args.local {
         build_here(&mut scene)?;
     } else {
@@ -50,9 +53,9 @@ pub async fn fill(common: &Common, args: &cli::CacheFill) -> Result<Exit, Error>
     let interrupt = Interrupt::of(&scene, "Stopping the fill; the cache stays as it was. (^C again leaves at once)", &events, &reporter);
     if args.local {
         let message = "the project's own code (its setup, its build) runs on this machine, as you";
-        events.emit(note(Severity::Warning, "local-fill", message.to_owned(), Vec::new()));
+        events.emit(note(Severity::Warning, "local-fill", message.to_owned(), Vec::new(), Vec::new()));
     }
-    let ended = match interrupt.until(Box::pin(run(&scene, args, &events))).await {
+    let ended = match interrupt.until(Box::pin(run(&scene, args, others, &events))).await {
         Ok(ended) => ended.unwrap_or_else(Ended::by),
         Err(exit) => scene.interrupted(exit, "the cache stays as it was", BTreeMap::new()),
     };
@@ -87,7 +90,7 @@ fn build_here(scene: &mut Scene) -> Result<(), Error> {
     Ok(())
 }
 
-async fn run(scene: &Scene, args: &cli::CacheFill, events: &Events) -> Result<Ended, Error> {
+async fn run(scene: &Scene, args: &cli::CacheFill, others: Vec<Target>, events: &Events) -> Result<Ended, Error> {
     let subject = Subject::settle(scene, args.rev.as_deref(), events).await?;
     let said = Said::default();
     // Before any host is touched: it may be of no use.
@@ -95,10 +98,17 @@ async fn run(scene: &Scene, args: &cli::CacheFill, events: &Events) -> Result<En
         FillNetwork::Index => Some(package_index::opened(scene, events, Said::clone(&said)).await?),
         FillNetwork::Host => None,
     };
-    let connected = fleet::connect(&scene.environment, events).await;
-    let ended = match connected.hosts.first() {
-        Some(host) => on_builder(&subject, host, args.local, (index.as_ref(), &said), events).await,
-        None => Err(outcome::unreachable(&connected, "nothing was changed".to_owned())),
+    let builder = scene.environment.targets.first().map(|target| target.name.clone()).unwrap_or_default();
+    let all = Environment { targets: scene.environment.targets.iter().cloned().chain(others).collect(), ..scene.environment.clone() };
+    let mut connected = fleet::connect(&all, events).await;
+    let ended = if let Some(at) = connected.hosts.iter().position(|host| host.name() == builder) {
+        let mut rest = connected.hosts.clone();
+        let host = rest.remove(at);
+        let others = Others::meet(&subject, &host, rest, &connected.unreachable, &args.kinds, events).await;
+        on_builder(&subject, &host, &others, args.local, (index.as_ref(), &said), events).await
+    } else {
+        connected.unreachable.retain(|(target, _)| target.name == builder);
+        Err(outcome::unreachable(&connected, "nothing was changed".to_owned()))
     };
     fleet::close(&connected.hosts).await;
     ended
@@ -107,6 +117,7 @@ async fn run(scene: &Scene, args: &cli::CacheFill, events: &Events) -> Result<En
 async fn on_builder(
     subject: &Subject<'_>,
     host: &Host,
+    others: &Others,
     local: bool,
     (index, said): (Option<&Index>, &Said),
     events: &Events,
@@ -131,35 +142,49 @@ async fn on_builder(
         }
         return Err(error);
     }
-    let filled = tally.step(host.name(), Step::Fill, filled(subject, host, local, index, events), |result| Done {
+    let filled = tally.step(host.name(), Step::Fill, filled(subject, host, others, local, index, events), |result| Done {
         detail: Some(match result {
-            Ok(filled) => summary(filled),
+            Ok(filled) => summary(&filled.files),
             Err(error) => error.to_string(),
         }),
         ..Done::default()
     });
     let filled = filled.await;
-    let python = python_of(subject, host).await;
     locks::unlock(one).await;
     let filled = filled.map_err(|error| {
         let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
         plain(host, Step::Fill, &error, &said)
     })?;
     if let Some(message) = index.and_then(|index| unserved(subject, index, &filled)) {
-        events.emit(note(Severity::Warning, "not-served", message, vec![host.name().to_owned()]));
+        events.emit(note(Severity::Warning, "not-served", message, vec![host.name().to_owned()], Vec::new()));
     }
-    keep(subject, host, &filled, python, events)?;
-    let next = vec![("push".to_owned(), format!("deployer cache push -e {}", scene.environment.name))];
+    let set = keep(subject, host, others, &filled, events)?;
     let proven = match &filled.proof {
         Proof::Passed { .. } => ", proven by a build",
         Proof::Failed { .. } => "",
     };
     let took = duration(scene.seconds());
-    let summary = format!("Filled for {}: {}{proven}, in {took}", subject.local.label(), summary(&filled));
+    let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
+    if let Some(error) = others.refused(subject, host, (&filled, &set), &said, events).await {
+        let state = format!("hosts like `{}` find all they need in its cache: {}{proven}", host.name(), summary(&filled.own));
+        return Err(error.state(state));
+    }
+    let rev = subject.rev_flag();
+    let next = vec![("push".to_owned(), format!("deployer cache push -e {}{}{rev}", scene.environment.name, scene.given))];
+    let (of_all, of_own) = (filled.files.totals().0, filled.own.totals().0);
+    let more = if of_all > of_own { format!("; {} more for {}", counted(of_all - of_own, "file"), others.named()) } else { String::new() };
+    let summary = format!("Filled for {}: {}{proven}{more}, in {took}", subject.local.label(), summary(&filled.own));
     Ok(Ended { exit: Exit::Ok, error: None, live: fleet::live(one), ok: 1, failed: 0, summary, next })
 }
 
-async fn filled(subject: &Subject<'_>, host: &Host, local: bool, index: Option<&Index>, events: &Events) -> Result<Filled, FillError> {
+async fn filled(
+    subject: &Subject<'_>,
+    host: &Host,
+    others: &Others,
+    local: bool,
+    index: Option<&Index>,
+    events: &Events,
+) -> Result<Filled, FillError> {
     let environment = subject.environment;
     let (Some(build), Some(cache)) = (&environment.build, &environment.cache) else {
         return Err(FillError::NoFill("none".to_owned()));
@@ -179,6 +204,8 @@ async fn filled(subject: &Subject<'_>, host: &Host, local: bool, index: Option<&
         shelf: &subject.shelf(),
         spool: &subject.scene.directories.cache,
         events,
+        like: others.builder.as_ref(),
+        others: &others.pythons(),
     };
     fill.run().await
 }
@@ -226,15 +253,8 @@ fn digest_of(path: &Path) -> io::Result<Digest> {
     Ok(Digest::from(hasher.finalize()))
 }
 
-/// The Python that the files were chosen for, where they depend on one.
-async fn python_of(subject: &Subject<'_>, host: &Host) -> Option<String> {
-    // The resolver runs with the host's own, which need not be that of its virtual environment.
-    let build = Build { venv: None, ..subject.environment.build.clone()? };
-    python(host, subject.environment, &build).await.map(|python| python.to_string())
-}
-
 /// Remembers the set, and says what a person should know of its proof.
-fn keep(subject: &Subject<'_>, host: &Host, filled: &Filled, python: Option<String>, events: &Events) -> Result<(), Error> {
+fn keep(subject: &Subject<'_>, host: &Host, others: &Others, filled: &Filled, events: &Events) -> Result<Set, Error> {
     let scene = subject.scene;
     let about = About {
         project: scene.environment.project.clone(),
@@ -250,37 +270,44 @@ fn keep(subject: &Subject<'_>, host: &Host, filled: &Filled, python: Option<Stri
         Proof::Passed { isolated: true } => {}
         Proof::Passed { isolated: false } => {
             let message = "no network namespace can be made there: the build that proves the cache was offline by its environment only";
-            events.emit(note(Severity::Warning, "not-isolated", message.to_owned(), vec![host.name().to_owned()]));
+            events.emit(note(Severity::Warning, "not-isolated", message.to_owned(), vec![host.name().to_owned()], Vec::new()));
         }
         Proof::Failed { why, tail } => {
             let message = format!("the cache lacks nothing that is known, but the build that should prove it failed ({why})");
             let evidence = tail.iter().map(|line| format!("{} | {line}", host.name())).collect();
-            let Event::Diagnostic { severity, code, message, hosts, state, help, .. } =
-                note(Severity::Warning, "not-proven", message, vec![host.name().to_owned()])
-            else {
-                return Ok(());
-            };
-            events.emit(Event::Diagnostic { severity, code, message, hosts, evidence, state, help });
+            events.emit(note(Severity::Warning, "not-proven", message, vec![host.name().to_owned()], evidence));
         }
     }
-    let files = filled.files.entries().iter().map(|entry| entry.path.to_string()).collect();
-    let part = Part { platform: about.platform.clone(), python, on: about.on.clone(), files };
-    let mixes = Recipe::find(&about.recipe).is_some_and(|recipe| recipe.fill.mixes);
-    let set = Set { key: subject.key, files: filled.files.clone(), about: Some(about), parts: vec![part] };
-    let shelf = subject.shelf();
-    let kept = match shelf.set(subject.key).filter(|_| mixes) {
-        Some(older) => set.beside(&older).and_then(|set| shelf.keep(&set)),
-        None => shelf.keep(&set),
+    let paths = |files: &Manifest| files.entries().iter().map(|entry| entry.path.to_string()).collect();
+    let own = Part {
+        platform: about.platform.clone(),
+        python: others.builder.as_ref().map(ToString::to_string),
+        on: about.on.clone(),
+        proven: about.proven,
+        files: paths(&filled.own),
     };
-    kept.map_err(|error| Error::new(Exit::Internal, "shelf", "the set cannot be kept here").caused_by(error))
+    let of_others = others.kinds.iter().zip(&filled.others).filter_map(|(kind, files)| {
+        let files = files.as_ref().ok().filter(|files| **files != filled.own)?;
+        Some(Part { on: about.on.clone(), files: paths(files), ..kind.part() })
+    });
+    let parts = std::iter::once(own).chain(of_others).collect();
+    let mixes = Recipe::find(&about.recipe).is_some_and(|recipe| recipe.fill.mixes);
+    let set = Set { key: subject.key, files: filled.files.clone(), about: Some(about), parts };
+    let shelf = subject.shelf();
+    let set = match shelf.set(subject.key).filter(|_| mixes) {
+        Some(older) => set.beside(&older),
+        None => Ok(set),
+    };
+    set.and_then(|set| shelf.keep(&set).map(|()| set))
+        .map_err(|error| Error::new(Exit::Internal, "shelf", "the set cannot be kept here").caused_by(error))
 }
 
-fn note(severity: Severity, code: &str, message: String, hosts: Vec<String>) -> Event {
-    Event::Diagnostic { severity, code: code.to_owned(), message, hosts, evidence: Vec::new(), state: None, help: Vec::new() }
+fn note(severity: Severity, code: &str, message: String, hosts: Vec<String>, evidence: Vec<String>) -> Event {
+    Event::Diagnostic { severity, code: code.to_owned(), message, hosts, evidence, state: None, help: Vec::new() }
 }
 
-fn summary(filled: &Filled) -> String {
-    let (files, size) = filled.files.totals();
+fn summary(files: &Manifest) -> String {
+    let (files, size) = files.totals();
     format!("{}, {}", counted(files, "file"), bytes(size))
 }
 
@@ -296,7 +323,7 @@ fn why(error: &RemoteError, said: &[String]) -> Option<String> {
 }
 
 /// Explains why a fill failed. Whatever it was, nobody's cache has changed.
-fn plain(host: &Host, step: Step, error: &FillError, said: &[String]) -> Error {
+pub fn plain(host: &Host, step: Step, error: &FillError, said: &[String]) -> Error {
     let failure = match error {
         FillError::Remote(error) => {
             let failure = failure::remote(host.name(), step, error);

@@ -3,6 +3,7 @@
 mod carry;
 mod fill;
 mod hint;
+mod others;
 mod push;
 mod serve;
 mod status;
@@ -102,6 +103,11 @@ impl<'a> Subject<'a> {
         Error::new(Exit::Refused, "not-filled", what).hint(self.fill_command())
     }
 
+    /// The flag that says which revision it is about.
+    fn rev_flag(&self) -> String {
+        rev_flag(self.environment)
+    }
+
     fn fill_command(&self) -> String {
         fill_command(self.environment)
     }
@@ -131,6 +137,9 @@ fn overrides(common: &Common, rev: Option<&str>) -> Overrides {
 
 /// What to type to have a cache filled with what this revision needs.
 pub fn fill_command(environment: &Environment) -> String {
-    let rev = environment.rev.as_ref().map(|rev| format!(" --rev {rev}")).unwrap_or_default();
-    format!("deployer cache fill -e {}{rev}", environment.name)
+    format!("deployer cache fill -e {}{}", environment.name, rev_flag(environment))
+}
+
+fn rev_flag(environment: &Environment) -> String {
+    environment.rev.as_ref().map(|rev| format!(" --rev {rev}")).unwrap_or_default()
 }

@@ -9,8 +9,8 @@ use crate::event::Events;
 use crate::exit::Exit;
 use crate::fleet;
 use crate::provision::cache as caches;
-use crate::report::cache::{CacheRow, CacheView};
-use crate::shelf::Set;
+use crate::report::cache::{CacheRow, CacheView, OtherKind};
+use crate::shelf::{Part, Set};
 use crate::tree::Kind;
 
 /// Runs the verb.
@@ -83,8 +83,14 @@ async fn view(subject: &Subject<'_>, connected: &fleet::Connected, events: &Even
         filled: about.map(|about| about.filled),
         platform: about.map(|about| about.platform.clone()),
         proven: about.map(|about| about.proven),
+        others: set.parts.iter().skip(1).map(other_kind).collect(),
         hosts,
     })
+}
+
+fn other_kind(part: &Part) -> OtherKind {
+    let kind = part.python.clone().unwrap_or_else(|| part.platform.clone());
+    OtherKind { kind, on: part.on.clone(), files: part.files.len() as u64, proven: part.proven }
 }
 
 fn names(set: &Set, ranges: &[(u32, u32)]) -> Vec<String> {

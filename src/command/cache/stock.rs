@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::op::Compared;
 use crate::provision::cache::{self as caches, Goods, Supplied};
 use crate::recipe::{self, Python, Recipe};
-use crate::shelf::{Set, Shelf};
+use crate::shelf::{Part, Set, Shelf};
 use crate::stage::likeness;
 use crate::stage::transfer::TransferError;
 use crate::tree::{Digest, Entry, Kind, Manifest};
@@ -133,7 +133,12 @@ impl Stock<'_> {
             return None;
         }
         let python = python(host, self.environment, build).await?;
-        let file = python.cannot_use(&self.set.files)?;
+        let serves = |part: &Part| python.cannot_use(part.files.iter().map(String::as_str)).is_none();
+        if self.set.parts.iter().any(serves) {
+            return None;
+        }
+        let file =
+            python.cannot_use(self.set.files.entries().iter().filter_map(|entry| std::str::from_utf8(entry.path.as_bytes()).ok()))?;
         let of_file = self.set.parts.iter().find(|part| part.files.iter().any(|path| path.rsplit('/').next() == Some(file)));
         let filled = of_file.and_then(|part| Some((part, part.python.as_ref()?)));
         let why = filled.map_or_else(String::new, |(part, python)| format!("the files were filled on `{}` for {python}, and ", part.on));
@@ -145,7 +150,8 @@ impl Stock<'_> {
 pub async fn python(host: &Host, environment: &Environment, build: &Build) -> Option<Python> {
     let root = host.target().root.as_ref().unwrap_or(&environment.root);
     let likeness = likeness::of(host, root.as_str(), Some(build)).await.ok()?;
-    Python::read(likeness.interpreter.as_deref()?, &likeness.libc, &likeness.platform)
+    let python = Python::read(likeness.interpreter.as_deref()?, &likeness.libc, &likeness.platform)?;
+    Some(Python { version: likeness.version, ..python })
 }
 
 fn failed(host: &Host, error: &TransferError) -> HostFailure {
