@@ -109,7 +109,7 @@ impl Fetch<'_> {
     fn fetch(&self, directory: &Path) -> Result<(), GitError> {
         let arguments = ["fetch", "--progress", "--prune", "--force", "--no-write-fetch-head", "--end-of-options"].map(OsString::from);
         let arguments = arguments.into_iter().chain([self.source.clone(), "+refs/*:refs/*".into()]);
-        command::watched(guarded(arguments), directory, idle()).map(drop).map_err(|error| self.failed(error))
+        command::watched(within(directory, arguments), directory, idle()).map(drop).map_err(|error| self.failed(error))
     }
 
     /// Tells whether the other side answers: a fetch that fails all the same has a damaged mirror.
@@ -121,7 +121,7 @@ impl Fetch<'_> {
     /// Asks what the other side's `HEAD` is, as `git clone` does.
     fn set_head(&self, directory: &Path) -> Result<(), GitError> {
         let arguments = ["ls-remote".into(), "--symref".into(), "--end-of-options".into(), self.source.clone(), "HEAD".into()];
-        let answer = command::watched(guarded(arguments), directory, idle()).map_err(|error| self.failed(error))?;
+        let answer = command::watched(within(directory, arguments), directory, idle()).map_err(|error| self.failed(error))?;
         let answer = String::from_utf8_lossy(&answer);
         let mut lines = answer.lines().filter_map(|line| line.strip_suffix("\tHEAD"));
         let repository = git2::Repository::open_bare(directory)?;
@@ -142,6 +142,14 @@ impl Fetch<'_> {
         };
         GitError::Fetch { url: self.shown.to_owned(), source }
     }
+}
+
+/// A call that is about the repository at `directory` and no other: in a directory that is none any more, git would take the next one
+/// above it, which is a person's own, and prune its branches.
+fn within(directory: &Path, arguments: impl IntoIterator<Item = OsString>) -> Call {
+    let mut call = guarded(arguments);
+    call.environment.push(("GIT_DIR".into(), Some(directory.into())));
+    call
 }
 
 fn guarded(arguments: impl IntoIterator<Item = OsString>) -> Call {

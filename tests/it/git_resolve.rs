@@ -275,6 +275,13 @@ fn a_damaged_mirror_is_made_again_and_a_stale_lock_is_removed() {
     let origin = Scratch::new();
     let ids = history(&origin, 3);
     let here = Scratch::new();
+    // The cache may lie in a work tree: that of whoever keeps a home directory in git.
+    let around = |arguments: &[&str]| String::from_utf8(git_in(here.cache.path(), arguments, b"")).unwrap();
+    around(&["init", "-q", "-b", "precious"]);
+    let empty = around(&["hash-object", "-t", "tree", "-w", "/dev/null"]);
+    let own = around(&["commit-tree", "-m", "mine", empty.trim()]);
+    around(&["update-ref", "refs/heads/kept", own.trim()]);
+    let refs = around(&["for-each-ref"]);
     here.open_as(&url(&origin)).unwrap();
     let mirror = mirror_of(&here);
     fs::write(mirror.join("packed-refs.lock"), "").unwrap();
@@ -284,6 +291,7 @@ fn a_damaged_mirror_is_made_again_and_a_stale_lock_is_removed() {
     for damage in [
         damage_objects as fn(&Path),
         |mirror| fs::write(mirror.join("HEAD"), "nonsense").unwrap(),
+        |mirror| fs::remove_file(mirror.join("HEAD")).unwrap(),
         |mirror| fs::remove_dir_all(mirror.join("objects")).unwrap(),
     ] {
         damage(&mirror);
@@ -291,6 +299,7 @@ fn a_damaged_mirror_is_made_again_and_a_stale_lock_is_removed() {
         let revision = repository.resolve("master").unwrap();
         assert_eq!(revision.commit, ids[2]);
         repository.export(&revision, &ExportOptions::default(), here.cache.path()).unwrap();
+        assert_eq!(around(&["for-each-ref"]), refs);
     }
 }
 
