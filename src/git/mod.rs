@@ -3,13 +3,14 @@
 //! Objects are read in-process. The system's git is started for the network (credentials, proxies and ssh then work as the user
 //! knows them) and for the few paths whose attributes need git's own formats. Everything here blocks.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use git2::{ErrorCode, Oid};
 
 use crate::config::environment::Source;
-use crate::tree::{Manifest, TreePath};
+use crate::tree::{Kind, Manifest, TreePath};
 
 mod archive;
 mod attributes;
@@ -88,6 +89,24 @@ pub struct Artifact {
     pub contents: Contents,
     pub warnings: Vec<String>,
 }
+
+impl Artifact {
+    /// The text of a file of the tree; none where there is no such file, or it is larger than a config can be.
+    #[must_use]
+    pub fn text(&self, path: &str) -> Option<String> {
+        let entries = self.manifest.entries();
+        let index = entries.binary_search_by(|entry| entry.path.as_bytes().cmp(path.as_bytes())).ok()?;
+        if !matches!(entries[index].kind, Kind::File { size, .. } if size <= TEXT) {
+            return None;
+        }
+        let mut text = String::new();
+        self.contents.open(u32::try_from(index).ok()?).ok()?.take(TEXT).read_to_string(&mut text).ok()?;
+        Some(text)
+    }
+}
+
+/// The largest file that is read as a config.
+const TEXT: u64 = 1 << 20;
 
 /// Tells whether `source` is mirrored (a URL or a bundle) rather than opened where it lies.
 #[must_use]

@@ -1,15 +1,20 @@
 //! What a revision needs is named by a key: of the recipe, and of the files that decide it. Two revisions that agree in them share a set.
 
+use std::collections::BTreeSet;
+
+use super::pins::parse;
 use super::{Key, Recipe};
 use crate::config::environment::{Build, Environment};
 use crate::tree::{Digest, Entry, Kind, Manifest};
 
+/// The files that say what a Python project needs.
+const PROJECT: [&str; 3] = ["pyproject.toml", "setup.py", "setup.cfg"];
 /// How much of a key names a directory.
 const SHORT: usize = 16;
 
-/// Names what a tree needs to be built in an environment; none where it has no build or no cache.
+/// Names what a tree needs to be built in an environment; none where it has no build or no cache. `read` gives the text of a file of it.
 #[must_use]
-pub fn set_key(environment: &Environment, tree: &Manifest) -> Option<Digest> {
+pub fn set_key(environment: &Environment, tree: &Manifest, read: &dyn Fn(&str) -> Option<String>) -> Option<Digest> {
     let (build, cache) = (environment.build.as_ref()?, environment.cache.as_ref()?);
     let recipe = Recipe::find(&build.recipe)?;
     let mut key = Key(Vec::new());
@@ -20,7 +25,7 @@ pub fn set_key(environment: &Environment, tree: &Manifest) -> Option<Digest> {
         None => key.field("the recipe's own"),
         Some(command) => key.command(command),
     }
-    let inputs: Vec<&Entry> = tree.entries().iter().filter(|entry| is_input(build, recipe, entry)).collect();
+    let inputs = inputs(build, recipe, tree, read);
     if inputs.is_empty() {
         key.field(tree.tree_digest().0);
     }
@@ -33,6 +38,74 @@ pub fn set_key(environment: &Environment, tree: &Manifest) -> Option<Digest> {
         }
     }
     Some(Digest::of(&key.0))
+}
+
+/// The files that decide what is needed: those that the recipe names, and what they lead to, in the order of the tree.
+fn inputs<'a>(build: &Build, recipe: &Recipe, tree: &'a Manifest, read: &dyn Fn(&str) -> Option<String>) -> Vec<&'a Entry> {
+    let entries = tree.entries();
+    let mut found: BTreeSet<usize> = (0..entries.len()).filter(|index| is_input(build, recipe, &entries[*index])).collect();
+    let mut left: Vec<usize> = found.iter().copied().collect();
+    while let Some(index) = left.pop() {
+        let Ok(path) = std::str::from_utf8(entries[index].path.as_bytes()) else { continue };
+        if !["cfg", "txt", "in", "toml", "py"].iter().any(|end| path.rsplit_once('.').is_some_and(|(_, own)| own == *end)) {
+            continue;
+        }
+        let Some(text) = read(path) else { continue };
+        for pattern in references(path, &text) {
+            let new = (0..entries.len()).filter(|other| fits(&pattern, entries[*other].path.as_bytes()) && found.insert(*other));
+            left.extend(new.collect::<Vec<_>>());
+        }
+    }
+    found.into_iter().map(|index| &entries[index]).collect()
+}
+
+/// Where a file leads to what it needs, as patterns of paths: the configs that it extends, the requirements that it includes, and the
+/// projects beside it that are built with it.
+fn references(path: &str, text: &str) -> Vec<String> {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let mut found = Vec::new();
+    let mut file = |named: &str| found.extend(below(directory, named));
+    let of_project = |named: &str| PROJECT.map(|part| format!("{named}/{part}"));
+    if PROJECT.contains(&name) {
+        // Such as `install_requires = file: requirements.in`, or a `setup.py` that reads it.
+        let words = text.split(|c: char| c.is_whitespace() || "\"'`=:,;()[]{}".contains(c));
+        words.filter(|word| word.contains("require") && word.contains('.')).for_each(&mut file);
+    }
+    if name.ends_with(".cfg") {
+        let options = parse(text).remove("buildout").unwrap_or_default();
+        let words = |option: &str| options.get(option).map(String::as_str).unwrap_or_default().split_whitespace();
+        words("extends").for_each(&mut file);
+        words("develop").flat_map(of_project).for_each(|part| file(&part));
+    } else if name.ends_with(".txt") || name.ends_with(".in") {
+        for line in text.lines() {
+            let mut words = line.split(|c: char| c.is_whitespace() || c == '=').filter(|word| !word.is_empty());
+            match words.next() {
+                Some("-r" | "--requirement" | "-c" | "--constraint") => words.next().into_iter().for_each(&mut file),
+                Some("-e" | "--editable") => words.next().into_iter().flat_map(of_project).for_each(|part| file(&part)),
+                // Whatever names a directory is a project in it.
+                Some(word) if word.starts_with('.') || word.contains('/') => of_project(word).iter().for_each(|part| file(part)),
+                Some(word) => ["-r", "-c"].iter().filter_map(|flag| word.strip_prefix(flag)).for_each(&mut file),
+                None => {}
+            }
+        }
+    }
+    found
+}
+
+/// A path as it is named in a file of `directory`; none where it leads out of the tree, or is no path of it.
+fn below(directory: &str, named: &str) -> Option<String> {
+    if named.starts_with('/') || named.contains("://") {
+        return None;
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in directory.split('/').chain(named.split('/')) {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()?),
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
 }
 
 fn is_input(build: &Build, recipe: &Recipe, entry: &Entry) -> bool {
@@ -85,6 +158,42 @@ mod tests {
         assert_eq!(name(&[("package-lock.json", "")]), Some("npm"));
         assert_eq!(name(&[("Cargo.lock", "")]), Some("cargo"));
         assert_eq!(name(&[("sub/Cargo.lock", ""), ("Makefile", "")]), None);
+    }
+
+    #[test]
+    fn what_a_config_or_a_list_leads_to_decides_too() {
+        for (path, text, expected) in [
+            (
+                "buildout.cfg",
+                "[buildout]\nextends =\n  base/versions.cfg\n  https://example.net/x.cfg\ndevelop = . src/lib\n",
+                &[
+                    "base/versions.cfg",
+                    "pyproject.toml",
+                    "setup.py",
+                    "setup.cfg",
+                    "src/lib/pyproject.toml",
+                    "src/lib/setup.py",
+                    "src/lib/setup.cfg",
+                ][..],
+            ),
+            ("base/versions.cfg", "[buildout]\nextends = ../more.cfg ../../out.cfg\n", &["more.cfg"]),
+            (
+                "requirements.txt",
+                "-r deps/base.txt\n--constraint=pins.txt\n-cmore.txt\nlxml==5.3.1\n# -r no.txt\n",
+                &["deps/base.txt", "pins.txt", "more.txt"],
+            ),
+            (
+                "deps/base.txt",
+                "-r ../other.in\n-e ./lib\n",
+                &["other.in", "deps/lib/pyproject.toml", "deps/lib/setup.py", "deps/lib/setup.cfg"],
+            ),
+            ("requirements.txt", ".\n", &["pyproject.toml", "setup.py", "setup.cfg"]),
+            ("setup.cfg", "install_requires = file: requirements.in\nlong_description = file: README.txt\n", &["requirements.in"]),
+            ("setup.py", "setup(install_requires=open('deps/require.txt').read())", &["deps/require.txt"]),
+            ("package.json", "-r other.txt", &[]),
+        ] {
+            assert_eq!(references(path, text), expected, "{path}");
+        }
     }
 
     #[test]

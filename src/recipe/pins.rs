@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Options by section, in the way buildout reads them.
-type Sections = BTreeMap<String, BTreeMap<String, String>>;
+pub type Sections = BTreeMap<String, BTreeMap<String, String>>;
 
 /// What a virtual environment for buildout holds.
 const WANTED: [&str; 3] = ["zc.buildout", "setuptools", "wheel"];
@@ -44,7 +44,8 @@ fn gather(path: &str, read: &dyn Fn(&str) -> Option<String>, seen: &mut Vec<Stri
     }
 }
 
-fn parse(text: &str) -> Sections {
+/// Reads one config.
+pub fn parse(text: &str) -> Sections {
     let mut sections = Sections::new();
     let (mut section, mut option) = (String::new(), String::new());
     for line in text.lines().filter(|line| !line.starts_with(['#', ';'])) {

@@ -32,7 +32,7 @@ pub async fn export(common: &Common, args: &cli::CacheExport) -> Result<Exit, Er
     let subject = Subject::settle(&scene, rev, &events).await?;
     let shelf = subject.shelf();
     // Whatever hosts have, only what is here can go into the file.
-    let set = known_set(subject.environment, &subject.local.artifact.manifest, &shelf, &[]).await.ok_or_else(|| subject.unknown())?;
+    let set = known_set(subject.environment, &subject.local.artifact, &shelf, &[]).await.ok_or_else(|| subject.unknown())?;
     let absent = set.files.entries().iter().filter(|entry| !shelf.holds(&entry.kind)).count() as u64;
     if absent > 0 {
         let what = format!("{absent} of {} are not on this machine", counted(set.files.totals().0, "file"));

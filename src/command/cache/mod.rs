@@ -20,11 +20,12 @@ use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
 use crate::fleet::each;
+use crate::git::Artifact;
 use crate::host::Host;
 use crate::provision::cache as caches;
 use crate::recipe::{self, Recipe};
 use crate::shelf::{Set, Shelf};
-use crate::tree::{Digest, Manifest};
+use crate::tree::Digest;
 
 pub use hint::explain_lacking;
 pub use stock::{Stock, Stocked, look, python};
@@ -45,15 +46,19 @@ pub async fn cache(common: &Common, args: &cli::Cache) -> Result<Exit, Error> {
 
 /// Names the directory of a host's cache that has the files of a tree; none where there is no cache or no build.
 #[must_use]
-pub fn place_of(environment: &Environment, target: &Target, tree: &Manifest) -> Option<String> {
+pub fn place_of(environment: &Environment, target: &Target, tree: &Artifact) -> Option<String> {
     let (build, cache) = (environment.build.as_ref()?, environment.cache.as_ref()?);
-    let (recipe, key) = (Recipe::find(&build.recipe)?, recipe::set_key(environment, tree)?);
+    let (recipe, key) = (Recipe::find(&build.recipe)?, set_key(environment, tree)?);
     Some(format!("{}/{}", cache.on(target), recipe::place(recipe, key)))
 }
 
+fn set_key(environment: &Environment, tree: &Artifact) -> Option<Digest> {
+    recipe::set_key(environment, &tree.manifest, &|path| tree.text(path))
+}
+
 /// The files that a tree needs: known here, or by one of the hosts.
-pub async fn known_set(environment: &Environment, tree: &Manifest, shelf: &Shelf, hosts: &[Host]) -> Option<Set> {
-    let (key, cache) = (recipe::set_key(environment, tree)?, environment.cache.as_ref()?);
+pub async fn known_set(environment: &Environment, tree: &Artifact, shelf: &Shelf, hosts: &[Host]) -> Option<Set> {
+    let (key, cache) = (set_key(environment, tree)?, environment.cache.as_ref()?);
     if let Some(set) = shelf.set(key) {
         return Some(set);
     }
@@ -81,7 +86,7 @@ impl<'a> Subject<'a> {
         let environment = way(&scene.environment)?;
         cache_of(environment)?;
         let local = Material::prepare(&what, scene, events).await?;
-        let Some(key) = recipe::set_key(environment, &local.artifact.manifest) else {
+        let Some(key) = set_key(environment, &local.artifact) else {
             let what = format!("[env.{}] has no build that needs a cache", scene.environment.name);
             let found = recipe::detect(&local.artifact.manifest).map(|recipe| format!("add `build.recipe = \"{}\"`", recipe.name));
             return Err(Error::new(Exit::Config, "no-build", what).hint(found.unwrap_or_else(|| "add `[defaults.build]`".to_owned())));

@@ -38,7 +38,7 @@ async fn run(scene: &Scene, args: &cli::CacheWhat, events: &Events) -> Result<En
     }
     let hosts = &connected.hosts;
     let shelf = subject.shelf();
-    let Some(set) = known_set(subject.environment, &subject.local.artifact.manifest, &shelf, hosts).await else {
+    let Some(set) = known_set(subject.environment, &subject.local.artifact, &shelf, hosts).await else {
         fleet::close(hosts).await;
         return Err(subject.unknown());
     };

@@ -44,7 +44,7 @@ pub async fn status(common: &Common, args: &cli::CacheStatus) -> Result<Exit, Er
 async fn view(subject: &Subject<'_>, connected: &fleet::Connected, events: &Events) -> Result<CacheView, Error> {
     let environment = subject.environment;
     let (cache, shelf) = (subject.cache()?, subject.shelf());
-    let set = known_set(environment, &subject.local.artifact.manifest, &shelf, &connected.hosts).await.ok_or_else(|| subject.unknown())?;
+    let set = known_set(environment, &subject.local.artifact, &shelf, &connected.hosts).await.ok_or_else(|| subject.unknown())?;
     let stock = Stock { environment, cache, set: &set, shelf: &shelf, spool: &subject.scene.directories.cache, events };
     let goods =
         stock.goods().map_err(|error| Error::new(Exit::Internal, "list", "the list cannot be packed").caused_by(error.to_string()))?;

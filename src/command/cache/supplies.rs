@@ -1,7 +1,5 @@
 //! What `setup` brings to a host that has nothing: the cache, and the pins of the environment that builds from it.
 
-use std::io::Read as _;
-
 use super::known_set;
 use crate::cli::What;
 use crate::command::material::Material;
@@ -14,10 +12,7 @@ use crate::provision::cache::Goods;
 use crate::recipe;
 use crate::shelf::{Set, Shelf};
 use crate::stage::transfer::TransferError;
-use crate::tree::{Kind, Manifest};
-
-/// The largest config that is read.
-const CONFIG: u64 = 1 << 20;
+use crate::tree::Manifest;
 
 /// What builds of the default revision need, in each way that hosts build. Empty where there is no default revision.
 pub struct Supplies<'a> {
@@ -44,8 +39,8 @@ impl<'a> Supplies<'a> {
         let mut ways = Vec::new();
         for environment in scene.environment.ways() {
             let config = environment.build.as_ref().filter(|build| build.venv.is_some()).and_then(|build| build.config.clone());
-            let pins = config.map(|config| recipe::pinned(&config, &|path| read(&local, path))).unwrap_or_default();
-            let set = known_set(environment, &local.artifact.manifest, &shelf, hosts).await;
+            let pins = config.map(|config| recipe::pinned(&config, &|path| local.artifact.text(path))).unwrap_or_default();
+            let set = known_set(environment, &local.artifact, &shelf, hosts).await;
             let goods = set.and_then(|set| Some((set.clone(), goods(&shelf, &set.files, scene)?)));
             ways.push(Way { environment, pins, goods });
         }
@@ -91,15 +86,4 @@ impl<'a> Supplies<'a> {
 fn goods(shelf: &Shelf, files: &Manifest, scene: &Scene) -> Option<Goods> {
     let here = files.entries().iter().all(|entry| shelf.holds(&entry.kind));
     here.then(|| Goods::new(shelf.artifact(files), &scene.directories.cache).ok()).flatten()
-}
-
-fn read(local: &Material, path: &str) -> Option<String> {
-    let manifest = &local.artifact.manifest;
-    let index = manifest.entries().binary_search_by(|entry| entry.path.as_bytes().cmp(path.as_bytes())).ok()?;
-    if !matches!(manifest.entries()[index].kind, Kind::File { size, .. } if size <= CONFIG) {
-        return None;
-    }
-    let mut text = String::new();
-    local.artifact.contents.open(u32::try_from(index).ok()?).ok()?.take(CONFIG).read_to_string(&mut text).ok()?;
-    Some(text)
 }

@@ -60,7 +60,7 @@ async fn survey_way(
 ) -> Option<(Vec<CacheRow>, Vec<String>)> {
     let cache = environment.cache.as_ref()?;
     let shelf = Shelf::at(&scene.directories.cache);
-    let set = known_set(environment, &local.artifact.manifest, &shelf, hosts).await?;
+    let set = known_set(environment, &local.artifact, &shelf, hosts).await?;
     let stock = Stock { environment, cache, set: &set, shelf: &shelf, spool: &scene.directories.cache, events };
     let goods = stock.goods().ok()?;
     let (looked, misfits) = tokio::join!(look(hosts, cache, &goods), stock.misfits(hosts));

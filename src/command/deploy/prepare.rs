@@ -118,7 +118,7 @@ impl Deploy<'_> {
                 |member: &Member| member.plan.action == Action::Make && std::ptr::eq(self.environment.of(member.host.target()), way);
             let of_way: Vec<usize> = (0..members.len()).filter(|index| builds(&members[*index])).collect();
             let hosts: Vec<Host> = of_way.iter().map(|index| members[*index].host.clone()).collect();
-            if let Some(set) = cache::known_set(way, &local.artifact.manifest, &own, &hosts).await {
+            if let Some(set) = cache::known_set(way, &local.artifact, &own, &hosts).await {
                 groups.push((way, set, of_way, hosts));
             }
         }
@@ -252,7 +252,7 @@ impl Deploy<'_> {
     fn places(&self, member: &Member, local: &Material) -> Places {
         let root = member.host.target().root.as_ref().unwrap_or(&self.environment.root);
         Places {
-            cache: cache::place_of(self.environment.of(member.host.target()), member.host.target(), &local.artifact.manifest),
+            cache: cache::place_of(self.environment.of(member.host.target()), member.host.target(), &local.artifact),
             scratch: format!("{root}/{}", layout::scratch(&member.release)),
             index: None,
         }
