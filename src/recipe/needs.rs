@@ -63,6 +63,7 @@ fn inputs<'a>(build: &Build, recipe: &Recipe, tree: &'a Manifest, read: &dyn Fn(
 /// projects beside it that are built with it.
 fn references(path: &str, text: &str) -> Vec<String> {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let end = name.rsplit_once('.').map_or("", |(_, end)| end);
     let mut found = Vec::new();
     let mut file = |named: &str| found.extend(below(directory, named));
     let of_project = |named: &str| PROJECT.map(|part| format!("{named}/{part}"));
@@ -71,12 +72,12 @@ fn references(path: &str, text: &str) -> Vec<String> {
         let words = text.split(|c: char| c.is_whitespace() || "\"'`=:,;()[]{}".contains(c));
         words.filter(|word| word.contains("require") && word.contains('.')).for_each(&mut file);
     }
-    if name.ends_with(".cfg") {
+    if end == "cfg" {
         let options = parse(text).remove("buildout").unwrap_or_default();
         let words = |option: &str| options.get(option).map(String::as_str).unwrap_or_default().split_whitespace();
         words("extends").for_each(&mut file);
         words("develop").flat_map(of_project).for_each(|part| file(&part));
-    } else if name.ends_with(".txt") || name.ends_with(".in") {
+    } else if ["txt", "in"].contains(&end) {
         for line in text.lines() {
             let mut words = line.split(|c: char| c.is_whitespace() || c == '=').filter(|word| !word.is_empty());
             match words.next() {

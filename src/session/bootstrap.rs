@@ -161,19 +161,17 @@ pub fn helpers() -> Vec<(String, Vec<u8>)> {
     found
 }
 
-/// Keeps helpers in the helpers directory, for other platforms than the one that this program has. Says how many.
-pub fn keep_helpers(helpers: &[(String, Vec<u8>)]) -> std::io::Result<u64> {
+/// Keeps helpers in the helpers directory, for other platforms than the one that this program has.
+pub fn keep_helpers(helpers: &[(String, Vec<u8>)]) -> std::io::Result<()> {
     let others = helpers.iter().filter(|(platform, _)| is_platform(platform) && *platform != embedded().platform);
-    let mut count = 0;
     for (platform, bytes) in others {
         let Some(directory) = helpers_directory() else { break };
         std::fs::create_dir_all(&directory)?;
         let mut file = tempfile::NamedTempFile::new_in(&directory)?;
         std::io::Write::write_all(&mut file, bytes)?;
         file.persist(directory.join(platform)).map_err(|error| error.error)?;
-        count += 1;
     }
-    Ok(count)
+    Ok(())
 }
 
 /// Tells whether a name is that of a platform, and so of a file and nothing else.

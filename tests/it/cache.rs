@@ -69,11 +69,11 @@ fn a_fill_on_the_first_host_is_proven_pushed_to_the_others_and_every_cache_is_to
 boskel → prod · cache fill · 1 host
 [<t>] rev  [..] master "Change what there is" (Ada, <ago>)
 [<t>] export  3 files, <size>
-[<t>] connect  1/1
+[<t>] connect  3/3
 [<t>] fill  1/1  2 files, <size>
 
 Filled for [..]: 2 files, <size>, proven by a build, in <t>
-  push  deployer cache push -e prod
+  push  deployer cache push -e prod --rev master
 
 "#]],
     );
@@ -96,7 +96,7 @@ boskel → prod · [..] (master) needs 2 files, <size> in /nonexistent
   HOSTS  CACHE
   app1  complete
   app[2-3]  2 of 2 files missing: sets/<set>/one.gem, sets/<set>/two.gem
-  Fix: deployer cache push -e prod -H app[2-3]
+  Fix: deployer cache push -e prod --rev master -H app[2-3]
 
 "]]
     );
@@ -115,7 +115,7 @@ boskel → prod · cache push · 3 hosts
 [<t>] cache  3/3  [..]
 
 3 caches complete for [..]: 2 files each
-  deploy  deployer deploy -e prod
+  deploy  deployer deploy -e prod --rev master
 
 "#]],
     );

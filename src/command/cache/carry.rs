@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::figures::{bytes, counted};
 use crate::plan::short;
 use crate::session::bootstrap;
-use crate::shelf::{Set, Shelf};
+use crate::shelf::{Set, Shelf, ShelfError};
 use crate::tree::{Digest, Entry, Kind};
 
 const SET: &str = "set.json";
@@ -32,7 +32,7 @@ pub async fn export(common: &Common, args: &cli::CacheExport) -> Result<Exit, Er
     let subject = Subject::settle(&scene, rev, &events).await?;
     let shelf = subject.shelf();
     // Whatever hosts have, only what is here can go into the file.
-    let set = known_set(subject.environment, &subject.local.artifact, &shelf, &[]).await.ok_or_else(|| subject.unknown())?;
+    let set = known_set(subject.environment, &subject.local.artifact, &shelf, &[]).await.ok_or_else(|| subject.unknown(&[]))?;
     let absent = set.files.entries().iter().filter(|entry| !shelf.holds(&entry.kind)).count() as u64;
     if absent > 0 {
         let what = format!("{absent} of {} are not on this machine", counted(set.files.totals().0, "file"));
@@ -152,7 +152,8 @@ pub async fn import(common: &Common, args: &cli::CacheImport) -> Result<Exit, Er
     if !named && args.bundle.is_none() {
         text += &format!("  next      set `git = \"{}.bundle\"` in [source] of deploy.toml\n", environment.project);
     }
-    text += &format!("  then      deployer cache push -e {name} --rev {}\n", head.reference);
+    // Hosts that are new get their directories, caches and build environments first; those that have them lose nothing.
+    text += &format!("  then      deployer setup -e {name}\n            deployer deploy -e {name} --rev {}\n", head.reference);
     Ok(print(&text))
 }
 
@@ -170,7 +171,7 @@ enum ImportError {
     #[error(transparent)]
     Carry(#[from] CarryError),
     #[error(transparent)]
-    Shelf(#[from] crate::shelf::ShelfError),
+    Shelf(#[from] ShelfError),
     #[error("it is of the project `{0}`")]
     Project(String),
     #[error("it lacks `{0}`")]
@@ -181,7 +182,15 @@ enum ImportError {
 
 fn refused(path: &Path, error: ImportError) -> Error {
     let what = format!("`{}` cannot be imported", path.display());
-    Error::new(Exit::Refused, "import", what).caused_by(error).state("what was here before is as it was")
+    let is_damaged = match &error {
+        ImportError::Carry(error) => matches!(error, CarryError::Truncated | CarryError::Damaged(_)),
+        ImportError::Lacks(_) => true,
+        ImportError::Shelf(error) => matches!(error, ShelfError::Corrupt { .. } | ShelfError::Record(_)),
+        ImportError::Project(_) => false,
+        ImportError::Io(error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
+    };
+    let refused = Error::new(Exit::Refused, "import", what).caused_by(error).state("what was here before is as it was");
+    if is_damaged { refused.hint("copy the file again from where `deployer cache export` wrote it; it is not whole here") } else { refused }
 }
 
 fn take(file: File, shelf: &Shelf, project: &str, bundle: &Path) -> Result<Taken, ImportError> {
@@ -220,12 +229,13 @@ fn take(file: File, shelf: &Shelf, project: &str, bundle: &Path) -> Result<Taken
         return Err(ImportError::Lacks(absent.path.to_string()));
     }
     let fits = head.deployer == env!("CARGO_PKG_VERSION");
-    let (kept, left_out) = if fits { (bootstrap::keep_helpers(&helpers)?, 0) } else { (0, helpers.len() as u64) };
+    let all = helpers.len() as u64;
+    let (helpers, left_out) = if fits { bootstrap::keep_helpers(&helpers).map(|()| (all, 0))? } else { (0, all) };
     revision.persist(bundle).map_err(|error| error.error)?;
     // The record comes last: it says that all is there.
     shelf.keep(&set)?;
     let (files, size) = set.files.totals();
-    Ok(Taken { head, files, size, helpers: kept, left_out })
+    Ok(Taken { head, files, size, helpers, left_out })
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ mod stock;
 mod supplies;
 mod survey;
 
+use std::sync::Arc;
+
 use crate::cli::{self, Common, What};
 use crate::command::material::Material;
 use crate::command::scene::{self, Scene};
@@ -73,25 +75,51 @@ pub async fn known_set(environment: &Environment, tree: &Artifact, shelf: &Shelf
 /// The revision that a verb is about, and the key of what it needs.
 struct Subject<'a> {
     scene: &'a Scene,
-    /// As the selected hosts build.
+    /// As some of the selected hosts build.
     environment: &'a Environment,
-    local: Material,
+    local: Arc<Material>,
     key: Digest,
 }
 
 impl<'a> Subject<'a> {
-    /// Exports the revision; nothing of it is sent.
+    /// Exports the revision for the way in which all selected hosts build; nothing of it is sent.
     async fn settle(scene: &'a Scene, rev: Option<&str>, events: &Events) -> Result<Self, Error> {
+        let mut subjects = Self::settle_all(scene, rev, events).await?;
+        if subjects.len() > 1 {
+            return Err(Error::new(Exit::Usage, "which-way", "the selected hosts build in different ways, and need different files")
+                .hint("narrow to those of one way: `-R NAME`, or `-H NAME`"));
+        }
+        Ok(subjects.remove(0))
+    }
+
+    /// Exports the revision once; one subject for each way in which selected hosts build. There is at least one.
+    async fn settle_all(scene: &'a Scene, rev: Option<&str>, events: &Events) -> Result<Vec<Self>, Error> {
+        let mut ways: Vec<&Environment> = Vec::new();
+        for way in scene.environment.targets.iter().map(|target| scene.environment.of(target)) {
+            if !ways.iter().any(|other| is_alike(other, way)) {
+                cache_of(way)?;
+                ways.push(way);
+            }
+        }
+        if ways.is_empty() {
+            ways.push(&scene.environment);
+        }
         let what = What { rev: rev.map(str::to_owned), expect: None, tree: None, from: None, force: false };
-        let environment = way(&scene.environment)?;
-        cache_of(environment)?;
-        let local = Material::prepare(&what, scene, events).await?;
-        let Some(key) = set_key(environment, &local.artifact) else {
-            let what = format!("[env.{}] has no build that needs a cache", scene.environment.name);
-            let found = recipe::detect(&local.artifact.manifest).map(|recipe| format!("add `build.recipe = \"{}\"`", recipe.name));
-            return Err(Error::new(Exit::Config, "no-build", what).hint(found.unwrap_or_else(|| "add `[defaults.build]`".to_owned())));
+        let local = Arc::new(Material::prepare(&what, scene, events).await?);
+        let subject = |environment| {
+            let Some(key) = set_key(environment, &local.artifact) else {
+                let what = format!("[env.{}] has no build that needs a cache", scene.environment.name);
+                let found = recipe::detect(&local.artifact.manifest).map(|recipe| format!("add `build.recipe = \"{}\"`", recipe.name));
+                return Err(Error::new(Exit::Config, "no-build", what).hint(found.unwrap_or_else(|| "add `[defaults.build]`".to_owned())));
+            };
+            Ok(Self { scene, environment, local: Arc::clone(&local), key })
         };
-        Ok(Self { scene, environment, local, key })
+        ways.into_iter().map(subject).collect()
+    }
+
+    /// Whether a host builds in this way.
+    fn is_of(&self, target: &Target) -> bool {
+        is_alike(self.environment, self.scene.environment.of(target))
     }
 
     fn cache(&self) -> Result<&Cache, Error> {
@@ -102,10 +130,12 @@ impl<'a> Subject<'a> {
         Shelf::at(&self.scene.directories.cache)
     }
 
-    /// Says that nobody knows what the revision needs.
-    fn unknown(&self) -> Error {
+    /// Says that nobody knows what the revision needs, and where one of these hosts could find out.
+    fn unknown(&self, hosts: &[Host]) -> Error {
         let what = format!("what {} needs is not known here, nor on any host", self.local.label());
-        Error::new(Exit::Refused, "not-filled", what).hint(self.fill_command())
+        let is_narrow = self.scene.environment.targets.iter().any(|target| !self.is_of(target));
+        let builder = hosts.first().filter(|_| is_narrow).map(|host| format!(" -H {}", host.name())).unwrap_or_default();
+        Error::new(Exit::Refused, "not-filled", what).hint(format!("{}{builder}", self.fill_command()))
     }
 
     /// The flag that says which revision it is about.
@@ -118,15 +148,9 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// The way in which all selected hosts build. Hosts that build in different ways need different files.
-fn way(environment: &Environment) -> Result<&Environment, Error> {
-    let mut ways = environment.targets.iter().map(|target| environment.of(target));
-    let first = ways.next().unwrap_or(environment);
-    if ways.all(|way| way.build == first.build && way.cache == first.cache) {
-        return Ok(first);
-    }
-    Err(Error::new(Exit::Usage, "which-role", "the selected hosts build in different ways, and need different files")
-        .hint("narrow to one role: `-R NAME`"))
+/// Whether hosts that build in both ways need the same files.
+fn is_alike(way: &Environment, other: &Environment) -> bool {
+    way.build == other.build && way.cache == other.cache
 }
 
 fn cache_of(environment: &Environment) -> Result<&Cache, Error> {

@@ -68,12 +68,9 @@ pub fn targets(environment: &Environment, args: &cli::CacheFill) -> Result<Vec<T
     if recipe.is_some_and(|recipe| recipe.fill.portable) {
         return Ok(Vec::new());
     }
-    let is_alike = |target: &Target| {
-        let other = environment.of(target);
-        (&other.build, &other.cache) == (&way.build, &way.cache)
-    };
+    let is_alike = |target: &&Target| super::is_alike(way, environment.of(target));
     let others = match &build.on {
-        BuildOn::Host => environment.targets.iter().skip(usize::from(!args.local)).filter(|target| is_alike(target)).cloned().collect(),
+        BuildOn::Host => environment.targets.iter().skip(usize::from(!args.local)).filter(is_alike).cloned().collect(),
         BuildOn::First if args.local => vec![first.clone()],
         BuildOn::First => Vec::new(),
         BuildOn::One(_) => environment.builder_of(first).into_iter().filter(|target| args.local || target.name != first.name).collect(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Stock, Subject, known_set, overrides};
+use super::{Stock, Subject, known_set, overrides, rev_flag};
 use crate::cli::{self, Common};
 use crate::command::failure::{self, HostFailure};
 use crate::command::interrupt::Interrupt;
@@ -14,6 +14,7 @@ use crate::event::Events;
 use crate::exit::Exit;
 use crate::figures::counted;
 use crate::fleet::{self, Tally};
+use crate::host::Host;
 
 /// Runs the verb.
 pub async fn push(common: &Common, args: &cli::CacheWhat) -> Result<Exit, Error> {
@@ -28,7 +29,7 @@ pub async fn push(common: &Common, args: &cli::CacheWhat) -> Result<Exit, Error>
 }
 
 async fn run(scene: &Scene, args: &cli::CacheWhat, events: &Events) -> Result<Ended, Error> {
-    let subject = Subject::settle(scene, args.rev.as_deref(), events).await?;
+    let subjects = Subject::settle_all(scene, args.rev.as_deref(), events).await?;
     let environment = &scene.environment;
     let connected = fleet::connect(environment, events).await;
     let all = environment.targets.len();
@@ -36,18 +37,10 @@ async fn run(scene: &Scene, args: &cli::CacheWhat, events: &Events) -> Result<En
         fleet::close(&connected.hosts).await;
         return Ok(Ended::by(outcome::unreachable(&connected, "nothing was sent".to_owned())));
     }
+    let sent = send(&subjects, &connected.hosts, events).await;
+    fleet::close(&connected.hosts).await;
+    let (mut failures, files) = sent?;
     let hosts = &connected.hosts;
-    let shelf = subject.shelf();
-    let Some(set) = known_set(subject.environment, &subject.local.artifact, &shelf, hosts).await else {
-        fleet::close(hosts).await;
-        return Err(subject.unknown());
-    };
-    let spool = &scene.directories.cache;
-    let stock = Stock { environment: subject.environment, cache: subject.cache()?, set: &set, shelf: &shelf, spool, events };
-    let tally = Tally::new(events, hosts.len());
-    let stocked = stock.complete(hosts, &tally).await;
-    fleet::close(hosts).await;
-    let mut failures: Vec<HostFailure> = stocked.into_iter().filter_map(Result::err).collect();
     let live = fleet::live(hosts);
     let ok = hosts.len() - failures.len();
     failures.extend(connected.unreachable.iter().map(|(target, error)| failure::unreachable(&target.name, error)));
@@ -57,8 +50,31 @@ async fn run(scene: &Scene, args: &cli::CacheWhat, events: &Events) -> Result<En
         let error = outcome::explain(Exit::BuildFailed, &failures, all, state);
         return Ok(Ended { live, ok, failed, ..Ended::by(error) });
     }
-    let (files, _) = set.files.totals();
-    let summary = format!("{} complete for {}: {} each", counted(ok as u64, "cache"), subject.local.label(), counted(files, "file"));
-    let next = vec![("deploy".to_owned(), format!("deployer deploy -e {}", environment.name))];
+    let label = subjects.first().map(|subject| subject.local.label()).unwrap_or_default();
+    let each = match files.as_slice() {
+        [one] => format!("{} each", counted(*one, "file")),
+        several => several.iter().map(|count| counted(*count, "file")).collect::<Vec<_>>().join(" and "),
+    };
+    let summary = format!("{} complete for {label}: {each}", counted(ok as u64, "cache"));
+    let next = vec![("deploy".to_owned(), scene.typed("deploy", &rev_flag(environment)))];
     Ok(Ended { exit: Exit::Ok, error: None, live, ok, failed, summary, next })
+}
+
+/// Completes the caches of all hosts, each with what its way of building needs. Gives how many files those are, way by way.
+async fn send(subjects: &[Subject<'_>], hosts: &[Host], events: &Events) -> Result<(Vec<HostFailure>, Vec<u64>), Error> {
+    let mut known = Vec::new();
+    for subject in subjects {
+        let own: Vec<Host> = hosts.iter().filter(|host| subject.is_of(host.target())).cloned().collect();
+        let shelf = subject.shelf();
+        let set = known_set(subject.environment, &subject.local.artifact, &shelf, &own).await.ok_or_else(|| subject.unknown(&own))?;
+        known.push((subject, own, shelf, set));
+    }
+    let tally = Tally::new(events, hosts.len());
+    let mut failures = Vec::new();
+    for (subject, own, shelf, set) in &known {
+        let spool = &subject.scene.directories.cache;
+        let stock = Stock { environment: subject.environment, cache: subject.cache()?, set, shelf, spool, events };
+        failures.extend(stock.complete(own, &tally).await.into_iter().filter_map(Result::err));
+    }
+    Ok((failures, known.iter().map(|(.., set)| set.files.totals().0).collect()))
 }
