@@ -116,6 +116,7 @@ mod tools;
 mod typed;
 mod upkeep;
 mod upstream;
+mod uv;
 mod waves;
 mod ways;
 mod whole;

@@ -1,15 +1,16 @@
-//! Every kind of project comes to its hosts in every way: fed from the shared cache or through the package index, built on each host or once
-//! for all, by the real tools and without any network but the index. What cannot be built changes nothing that is live.
+//! A project comes to its hosts in every way: fed from the shared cache or through the package index, built on each host or once for all,
+//! by the real tools and without any network but the index. What cannot be built changes nothing that is live.
+//!
+//! Here are the ways, and `boskel`, a buildout, at several revisions; projects of the other recipes are in `recipes`.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use deployer::exit::Exit;
 use deployer::sandbox::Sample;
 
-use crate::harness::World;
+use crate::harness::{World, snapshot};
 use crate::once::tree;
 use crate::tools;
 use crate::whole::assert_settled;
@@ -18,28 +19,25 @@ const HOSTS: [&str; 2] = ["app1", "app2"];
 
 /// Where a build finds its packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub enum Way {
     Cache,
     Index,
 }
 
 /// A project on two hosts that are alike, and how it is built there.
-struct Project {
-    world: World,
+pub struct Project {
+    pub world: World,
     way: Way,
     /// The keys of `build`, without those that say where and from what.
     build: String,
 }
 
 impl Project {
-    fn new(way: Way, build: &str) -> Option<Self> {
-        if !tools::has_python_index() {
-            return None;
-        }
+    pub fn new(way: Way, build: &str) -> Option<Self> {
         let world = World::new().alike_hosts(&HOSTS)?.patient();
         if way == Way::Cache {
             for host in HOSTS {
-                fs::create_dir(world.root(host).parent().unwrap().join("cache")).unwrap();
+                fs::create_dir(cache(&world, host)).unwrap();
             }
         }
         let mut project = Self { world, way, build: build.to_owned() };
@@ -55,9 +53,29 @@ impl Project {
         self.world.reconfigure(&format!("{from}\non = \"{on}\"\n{}\n", self.build));
     }
 
+    /// Fills the cache for `master`, where there is one, with all that its build needs.
+    pub fn is_filled(&self) {
+        if self.way == Way::Cache {
+            let filled = self.world.deployer(["cache", "fill", "--rev", "master"]);
+            filled.ok();
+            assert!(filled.stderr.contains("proven by a build"), "{filled}");
+        }
+    }
+
+    pub fn cache(&self, host: &str) -> PathBuf {
+        cache(&self.world, host)
+    }
+
+    /// What the cache of a host holds.
+    fn supplies(&self, host: &str) -> BTreeMap<PathBuf, String> {
+        let cache = self.cache(host);
+        // What the helper remembers of it is none of that.
+        snapshot(&cache).into_iter().filter(|(path, _)| *path != cache && !path.starts_with(cache.join(".deployer"))).collect()
+    }
+
     /// Brings `master` to both hosts, built by one of them, and then to the first alone, which builds it again for itself. `program` is
     /// run on each, without a network, and must say what `said` expects.
-    fn builds_once_and_then_on_the_host(&mut self, program: &str, said: &str) {
+    pub fn builds_once_and_then_on_the_host(&mut self, program: &str, said: &str) {
         self.builds_on("first");
         self.builds(&["deploy", "--rev", "master", "-v"]);
         self.is_the_same_on_both(program, said);
@@ -71,7 +89,7 @@ impl Project {
     }
 
     /// Brings `master` to the first host, which builds it for itself, and then to the other, which gets what is built already.
-    fn builds_on_the_host_and_gives_that(&mut self, program: &str, said: &str) {
+    pub fn builds_on_the_host_and_gives_that(&mut self, program: &str, said: &str) {
         self.builds_on("host");
         self.builds(&["deploy", "--rev", "master", "-H", "app1", "-v"]);
         self.says("app1", program, said);
@@ -96,10 +114,12 @@ impl Project {
         assert_settled(&self.world, &HOSTS);
     }
 
-    /// A build has no network, or one in which there is nothing but the index.
-    fn builds(&self, arguments: &[&str]) {
+    /// A build has no network, or one in which there is nothing but the index, and writes to no cache.
+    pub fn builds(&self, arguments: &[&str]) {
+        let before = self.supplies("app1");
         let run = self.world.deployer(arguments);
         run.exits(Exit::Ok);
+        assert_eq!(self.supplies("app1"), before);
         let told = match self.way {
             Way::Cache => "the build had no network: it ran in a namespace without any",
             Way::Index => "the build reached the package index and nothing else: it ran in a namespace without any network",
@@ -115,6 +135,9 @@ impl Project {
 
     /// The index is there only while a build runs, so nothing in the release may lead to it.
     fn holds_no_way_to_the_index(&self) {
+        if self.way == Way::Cache {
+            return;
+        }
         let release = fs::canonicalize(self.world.current("app1")).unwrap();
         // buildout writes down what it was told, the way that is gone included.
         for path in files(&release).iter().filter(|path| !path.ends_with(".installed.cfg")) {
@@ -123,20 +146,24 @@ impl Project {
         }
     }
 
-    /// Deploys what cannot be built, and sees that both hosts serve what they served.
-    fn fails(&mut self, on: &str, evidence: &[&str]) {
+    /// Deploys what cannot be built, once for all and on the host, and sees each time that both hosts serve what they served.
+    pub fn fails(&mut self, evidence: &[&str]) {
         let live = HOSTS.map(|host| self.world.live(host));
-        self.builds_on(on);
-        let arguments: &[&str] = if on == "first" { &["deploy", "--rev", "master"] } else { &["deploy", "--rev", "master", "-H", "app1"] };
-        let run = self.world.deployer(arguments);
-        run.exits(Exit::BuildFailed);
-        for text in evidence {
-            assert!(run.stderr.contains(text), "{text}\n{run}");
+        for (on, hosts) in [("first", &[][..]), ("host", &["-H", "app1"])] {
+            self.builds_on(on);
+            let run = self.world.deployer(["deploy", "--rev", "master"].iter().chain(hosts));
+            run.exits(Exit::BuildFailed);
+            for text in evidence.iter().chain(&["Nothing was activated"]) {
+                assert!(run.stderr.contains(text), "{on}, {text}\n{run}");
+            }
+            assert_eq!(HOSTS.map(|host| self.world.live(host)), live, "{on}");
         }
-        assert!(run.stderr.contains("Nothing was activated"), "{run}");
-        assert_eq!(HOSTS.map(|host| self.world.live(host)), live);
         assert_settled(&self.world, &HOSTS);
     }
+}
+
+fn cache(world: &World, host: &str) -> PathBuf {
+    world.root(host).parent().unwrap().join("cache")
 }
 
 /// Looks for an address of this machine with a port and a token behind it.
@@ -211,6 +238,9 @@ impl Boskel {
 
 /// The sample at six revisions: four that build, whose program says what they are made of, and two that do not.
 fn boskel(way: Way, venv: &str) {
+    if !tools::has_python_index() {
+        return;
+    }
     let Some(mut project) = Project::new(way, &format!("recipe = \"buildout\"\nvenv = \"{venv}\"")) else { return };
     let boskel = Boskel::sample(&mut project.world);
     project.builds_on("first");
@@ -222,9 +252,7 @@ fn boskel(way: Way, venv: &str) {
         // One cache for all of them, which is what hosts have: it is filled for a revision that needs what each of the others does.
         Way::Cache => {
             boskel.commit(&project.world, &needs_two, &[back_end]);
-            let filled = project.world.deployer(["cache", "fill", "--rev", "master"]);
-            filled.ok();
-            assert!(filled.stderr.contains("proven by a build"), "{filled}");
+            project.is_filled();
             project.world.deployer(["setup"]).ok();
             fs::remove_file(project.world.repository.directory.join(back_end.0)).unwrap();
         }
@@ -256,18 +284,16 @@ fn boskel(way: Way, venv: &str) {
 
     let wanting = [("setup.py", requires, "install_requires=[\"humanize\"]"), ("buildout.cfg", "tabulate = 0.9.0\n", "humanize = 99.0\n")];
     boskel.commit(&project.world, &wanting, &[]);
-    // Each of them in both places, and from both.
-    let (on_missing, on_broken) = if way == Way::Cache { ("first", "host") } else { ("host", "first") };
     let told = match way {
         Way::Cache => ["`humanize==99.0` is not in the shared download cache of app1", "fix  deployer cache fill -e prod"],
         Way::Index => ["Couldn't find a distribution for 'humanize==99.0'", "hint: the package index has no `humanize==99.0`: correct"],
     };
-    project.fails(on_missing, &told);
+    project.fails(&told);
 
     let broken = "parts = boskel broken\n";
     let part = "[broken]\nrecipe = zc.recipe.egg\neggs = boskel\nentry-points = nonsense\n\n[versions]\n";
     boskel.commit(&project.world, &[("buildout.cfg", "parts = boskel\n", broken), ("buildout.cfg", "[versions]\n", part)], &[]);
-    project.fails(on_broken, &["Installing broken.", "nonsense"]);
+    project.fails(&["Installing broken.", "nonsense"]);
 }
 
 #[test]
@@ -278,65 +304,4 @@ fn a_buildout_at_six_revisions_is_built_or_refused_from_the_cache() {
 #[test]
 fn a_buildout_at_six_revisions_is_built_or_refused_through_the_index() {
     boskel(Way::Index, "<tmp>/venv");
-}
-
-#[test]
-fn a_pip_project_is_built_through_the_index() {
-    let Some(mut project) = Project::new(Way::Index, "recipe = \"pip\"") else { return };
-    project.world.commit(&[
-        ("requirements.txt", "tabulate==0.9.0\ndocopt==0.6.2\n.\n"),
-        ("setup.py", "from setuptools import setup\nsetup(name='boskel', version='1.0', py_modules=['boskel'], entry_points={'console_scripts': ['boskel = boskel:main']})\n"),
-        ("boskel.py", "import tabulate, docopt\ndef main():\n    print(tabulate.__version__, docopt.__version__)\n"),
-    ]);
-    project.builds_once_and_then_on_the_host("venv/bin/boskel", "0.9.0 0.6.2\n");
-}
-
-#[test]
-fn a_uv_project_is_built_through_the_index() {
-    let Some(uv) = tools::uv() else { return };
-    let build = format!("recipe = \"uv\"\nenv = {{ PATH = \"{}\" }}", tools::path(&[&uv]));
-    let Some(mut project) = Project::new(Way::Index, &build) else { return };
-    let directory = project.world.repository.directory.clone();
-    let text = "[project]\nname = \"boskel\"\nversion = \"1.0\"\nrequires-python = \">=3.9\"\ndependencies = [\"tabulate==0.9.0\"]\n\
-                scripts = { boskel = \"boskel:main\" }\n\
-                [build-system]\nrequires = [\"hatchling==1.27.0\"]\nbuild-backend = \"hatchling.build\"\n";
-    fs::write(directory.join("pyproject.toml"), text).unwrap();
-    run(Command::new(uv.join("uv")).args(["lock", "--quiet", "--no-cache"]).current_dir(&directory));
-    project.world.commit(&[("boskel.py", "import tabulate\ndef main():\n    print(tabulate.__version__)\n"), (".gitignore", ".venv\n")]);
-    project.builds_once_and_then_on_the_host(".venv/bin/boskel", "0.9.0\n");
-}
-
-#[test]
-fn an_npm_project_is_built_through_the_index() {
-    let Some(npm) = tools::npm() else { return };
-    let build = format!("recipe = \"npm\"\nenv = {{ PATH = \"{}\" }}", tools::path(&[&npm]));
-    let Some(mut project) = Project::new(Way::Index, &build) else { return };
-    let directory = project.world.repository.directory.clone();
-    let package = "{\"name\":\"boskel\",\"version\":\"1.0.0\",\"private\":true,\"dependencies\":{\"left-pad\":\"1.3.0\"},\
-                   \"scripts\":{\"build\":\"mkdir -p bin && cp boskel.js bin/boskel && chmod 755 bin/boskel\"}}\n";
-    fs::write(directory.join("package.json"), package).unwrap();
-    run(Command::new(npm.join("npm")).args(["install", "--package-lock-only", "--no-audit", "--no-fund"]).current_dir(&directory));
-    let program = format!("#!{}\nconsole.log(require('left-pad')('x', 3))\n", npm.join("node").display());
-    project.world.commit(&[("boskel.js", &program), (".gitignore", "node_modules\n")]);
-    project.builds_once_and_then_on_the_host("bin/boskel", "  x\n");
-}
-
-#[test]
-fn a_cargo_project_is_built_through_the_index() {
-    let Some(bin) = tools::cargo() else { return };
-    let build = format!("recipe = \"cargo\"\nenv = {{ PATH = \"{}\" }}", tools::path(&[&bin]));
-    let Some(mut project) = Project::new(Way::Index, &build) else { return };
-    let directory = project.world.repository.directory.clone();
-    project.world.commit(&[
-        ("Cargo.toml", "[package]\nname = \"boskel\"\nversion = \"1.0.0\"\nedition = \"2021\"\n[dependencies]\nitoa = \"=1.0.11\"\n"),
-        ("src/main.rs", "fn main() { println!(\"{}\", itoa::Buffer::new().format(42)); }\n"),
-    ]);
-    run(Command::new(bin.join("cargo")).args(["generate-lockfile", "--quiet"]).env("RUSTC", bin.join("rustc")).current_dir(&directory));
-    project.world.commit(&[(".gitignore", "target\n")]);
-    project.builds_once_and_then_on_the_host("target/release/boskel", "42\n");
-}
-
-fn run(command: &mut Command) {
-    let output = command.stdin(Stdio::null()).output().unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
 }
