@@ -152,6 +152,14 @@ def fill_pip():
     download("-r", CONFIG)
 
 
+def interpreter():
+    """The Python that the build runs with: the first in PATH, unless uv is told of another one."""
+    chosen = os.environ.get("UV_PYTHON")
+    if KIND != "uv" or not chosen:
+        return sys.executable
+    return subprocess.check_output(["uv", "python", "find", "--no-project", chosen], text=True).strip()
+
+
 def fill_uv():
     exported = os.path.join(WORK, "requirements.txt")
     run("uv", "export", "--frozen", "--quiet", "--no-emit-project", "--format", "requirements-txt", "--output-file", exported)
@@ -162,8 +170,10 @@ def fill_uv():
 
 def project_requirements():
     if os.path.isfile("pyproject.toml"):
-        with open("pyproject.toml", encoding="utf-8") as text:
-            return build_requirements(text.read())
+        with open("pyproject.toml", encoding="utf-8") as opened:
+            text = opened.read()
+        # A project that names no back end is no package for uv, and is not built.
+        return [] if KIND == "uv" and "build-system" not in load(text) else build_requirements(text)
     return build_requirements(None) if os.path.isfile("setup.py") else []
 
 
@@ -229,7 +239,7 @@ def main():
     if KIND == "other":
         return fetch_for(json.loads(LACKING[0]), LACKING[1])
     if not os.path.exists(PYTHON):
-        run(sys.executable, "-m", "venv", VENV)
+        run(interpreter(), "-m", "venv", VENV)
     if LACKING:
         download(*LACKING)
     else:

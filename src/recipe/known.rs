@@ -38,9 +38,11 @@ const PYTHON_PROJECT: [&str; 3] = ["pyproject.toml", "setup.py", "setup.cfg"];
 const PIP_BUILD: &str = "python3 -m venv venv\nexec venv/bin/python -m pip install -r \"$1\"";
 
 /// What a lock names that is published for other platforms too is left out by its markers; the project itself comes last, and alone.
+/// `UV_PYTHON` says what the environment is made of, and would then say where to install, instead of there.
 const UV_BUILD: &str = "requirements=$DEPLOYER_SCRATCH/requirements.txt
 uv export --frozen --quiet --no-emit-project --format requirements-txt --output-file \"$requirements\"
 uv venv --quiet .venv
+unset UV_PYTHON
 export VIRTUAL_ENV=.venv
 uv pip install --require-hashes -r \"$requirements\"
 if grep -q '^ *\\[build-system\\]' pyproject.toml; then uv pip install --no-deps .; fi";

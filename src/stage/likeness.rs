@@ -15,6 +15,7 @@ const SCRIPT: &str = r#"
 libc=$(getconf GNU_LIBC_VERSION 2>/dev/null || { ldd --version 2>&1 || :; } | head -n 2 | tr '\n' ' ')
 echo "libc $libc"
 echo "place $(cd "$PLACE" && pwd -P)"
+if [ "$CHOSEN" ]; then RUNTIME=$(uv python find --no-cache --no-config --no-project "$CHOSEN" 2>/dev/null) || RUNTIME=; fi
 case "$RUNTIME" in
 '') ;;
 *node) echo "interpreter node $("$RUNTIME" -p 'process.versions.modules' 2>&1 | tail -n 1)" ;;
@@ -40,9 +41,12 @@ pub struct Likeness {
 /// Asks a host.
 pub async fn of(host: &Host, root: &str, build: Option<&Build>) -> Result<Likeness, HostError> {
     let mut env = vec![("PLACE".to_owned(), root.to_owned()), ("RUNTIME".to_owned(), build.and_then(runtime).unwrap_or_default())];
+    let said = |name: &str| build.and_then(|build| build.env.get(name)).filter(|value| !value.contains('{'));
     // What the build finds first is what it is made for.
-    let path = build.and_then(|build| build.env.get("PATH")).filter(|path| !path.contains('{'));
-    env.extend(path.map(|path| ("PATH".to_owned(), path.clone())));
+    env.extend(said("PATH").map(|path| ("PATH".to_owned(), path.clone())));
+    // But uv can be told of another one.
+    let chosen = said("UV_PYTHON").filter(|_| build.is_some_and(|build| build.recipe == "uv"));
+    env.push(("CHOSEN".to_owned(), chosen.cloned().unwrap_or_default()));
     let exec = Exec {
         command: Command::Shell(SCRIPT.to_owned()),
         directory: Some("/".to_owned()),
