@@ -64,7 +64,7 @@ pub struct Common {
     /// Set one key of the environment: `--set build.timeout=5m`; repeatable.
     #[arg(long, global = true, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Answer the question of a protected environment.
+    /// Answer the question of a protected environment, or of a rollback.
     #[arg(short = 'y', long, global = true)]
     pub yes: bool,
     /// Fail rather than ask (automatic without a terminal).
@@ -297,7 +297,10 @@ pub struct Status {
     /// Compare every file of the live release with its manifest.
     #[arg(long)]
     pub verify: bool,
-    /// Exit 20 unless all hosts serve one unmodified release; compares files as `--verify` does.
+    /// Run the checks that are commands (`check.run`) too; those that are URLs are asked anyway.
+    #[arg(long)]
+    pub check: bool,
+    /// Exit 20 unless all hosts serve one unmodified release and none fails its check; compares files as `--verify` does.
     #[arg(long)]
     pub exit_code: bool,
 }

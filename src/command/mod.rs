@@ -11,6 +11,7 @@ mod demo;
 mod deploy;
 mod doctor;
 mod failure;
+mod health;
 mod hosts;
 mod interrupt;
 mod locate;

@@ -26,19 +26,27 @@ use crate::plan::{self, Goal, Return, RollbackError, Way};
 use crate::release::{ReleaseId, layout};
 use crate::report::RunStore;
 
+mod question;
+
+use question::Agreed;
+
 const STOPPING: &str = "Stopping; hosts that are switching are finished first. (^C again leaves at once)";
 
 /// Runs the verb.
 pub async fn rollback(common: &Common, args: &cli::Rollback) -> Result<Exit, Error> {
     let scene = Scene::set(common, &scene::common_overrides(common)).await?;
-    deploy::consent(common, &scene.environment, "Roll back", None)?;
+    // Whoever can be asked is asked once it is known what for.
+    let asks = question::is_due(common);
+    if !asks {
+        deploy::consent(common, &scene.environment, "Roll back", None)?;
+    }
     let (events, reporter) = scene.start(common, "rollback");
     let interrupt = Interrupt::of(&scene, STOPPING, &events, &reporter);
-    let ended = run(&scene, args, &interrupt, &events).await;
+    let ended = run(&scene, args, asks, &interrupt, &events).await;
     Ok(scene::finish(&scene, events, reporter, ended))
 }
 
-async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events: &Events) -> Ended {
+async fn run(scene: &Scene, args: &cli::Rollback, asks: bool, interrupt: &Interrupt, events: &Events) -> Ended {
     let environment = &scene.environment.name;
     let connected = match interrupt.until(fleet::connect(&scene.environment, events)).await {
         Ok(connected) => connected,
@@ -47,14 +55,18 @@ async fn run(scene: &Scene, args: &cli::Rollback, interrupt: &Interrupt, events:
     let hosts = &connected.hosts;
     let still = || outcome::serving(environment, "still runs", &fleet::live(hosts));
     let again = scene.typed("rollback", &to(args));
-    let lock = locks::take_waiting(scene, hosts, "rolling back", args.wait_lock, &again, events);
+    let agree_and_lock = async {
+        let agreed = if asks { Some(question::ask(scene, hosts, args.to.as_deref()).await?) } else { None };
+        locks::take_waiting(scene, hosts, "rolling back", args.wait_lock, &again, events).await?;
+        Ok::<_, Error>(agreed)
+    };
     let goes_on = connected.unreachable.is_empty() || (scene.environment.on_unreachable == OnUnreachable::Skip && !hosts.is_empty());
     let ended = if goes_on {
-        match interrupt.until(lock).await {
-            Ok(Ok(_)) => {
+        match interrupt.until(agree_and_lock).await {
+            Ok(Ok(agreed)) => {
                 // Under the lock nobody else changes what is read here.
                 fleet::refresh(hosts).await;
-                under_lock(scene, args, hosts, interrupt, events).await
+                under_lock(scene, args, (hosts, agreed), interrupt, events).await
             }
             Ok(Err(error)) => Err(error.state(still())),
             Err(exit) => Ok(scene.interrupted(exit, still(), fleet::live(hosts))),
@@ -97,7 +109,13 @@ struct Moving<'a> {
     to: ReleaseId,
 }
 
-async fn under_lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host], interrupt: &Interrupt, events: &Events) -> Result<Ended, Error> {
+async fn under_lock(
+    scene: &Scene,
+    args: &cli::Rollback,
+    (hosts, agreed): (&[Host], Option<Agreed>),
+    interrupt: &Interrupt,
+    events: &Events,
+) -> Result<Ended, Error> {
     let environment = &scene.environment.name;
     let facts: Vec<Arc<Facts>> = hosts.iter().map(Host::facts).collect();
     let named: Vec<(&str, &Facts)> = hosts.iter().map(Host::name).zip(facts.iter().map(|facts| &**facts)).collect();
@@ -110,6 +128,12 @@ async fn under_lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host], interru
         return Ok(scene.interrupted(exit, still, before));
     }
     let label = goal.name();
+    if agreed.is_some_and(|agreed| !agreed.still_holds(&before, &label)) {
+        let what = "the hosts were deployed to while the question was open: what was agreed to is not what would be done";
+        return Err(Error::new(Exit::Refused, "superseded", what)
+            .state(still)
+            .hint(format!("look, and decide again: {}", scene.typed("rollback", &to(args)))));
+    }
     if goal.release.is_none() && material.is_some() {
         goal.release = Some(deploy::release_id(scene, &label, hosts)?);
     }
@@ -165,7 +189,6 @@ async fn under_lock(scene: &Scene, args: &cli::Rollback, hosts: &[Host], interru
 
 /// Settles what to return to. What no host has any more may still be known here, by the run that made it or by its commit.
 async fn goal(scene: &Scene, args: &cli::Rollback, hosts: &[(&str, &Facts)], events: &Events) -> Result<(Goal, Option<Material>), Error> {
-    let environment = &scene.environment.name;
     let refused = match plan::select_rollback(hosts, args.to.as_deref()) {
         Ok(goal) => return Ok((goal, None)),
         Err(refused) => refused,
@@ -174,17 +197,19 @@ async fn goal(scene: &Scene, args: &cli::Rollback, hosts: &[(&str, &Facts)], eve
         (RollbackError::Missing { .. }, Some(to)) => commit_of(scene, to),
         _ => None,
     };
-    let Some(commit) = known else {
-        return Err(Error::new(Exit::Config, "no-target", refused.to_string())
-            .hint(format!("see what there is: deployer releases -e {environment}"))
-            .hint(format!("choose one: {}", scene.typed("rollback", " --to ID"))));
-    };
+    let Some(commit) = known else { return Err(no_target(scene, &refused)) };
     let material = Material::prepare(&What { rev: Some(commit), ..What::default() }, scene, events).await?;
     let tree = material.artifact.manifest.tree_digest();
     // Named by its id it comes back under that.
     let release = args.to.as_deref().filter(|to| !is_commit(to)).and_then(|to| to.parse().ok());
     let goal = Goal { tree, commit: material.commit(), reference: Some(material.reference()), release };
     Ok((goal, Some(material)))
+}
+
+fn no_target(scene: &Scene, refused: &RollbackError) -> Error {
+    Error::new(Exit::Config, "no-target", refused.to_string())
+        .hint(format!("see what there is: deployer releases -e {}", scene.environment.name))
+        .hint(format!("choose one: {}", scene.typed("rollback", " --to ID")))
 }
 
 /// Finds the commit of a release in the runs that are stored here; a commit names itself.

@@ -1,12 +1,14 @@
-//! `status`: what is live where, and with `--verify` whether it is still what was deployed.
+//! `status`: what is live where and whether it is well, and with `--verify` whether it is still what was deployed.
 
 use std::sync::Arc;
 
 use crate::cli::{self, Common};
+use crate::command::health;
 use crate::command::locks::lock_id;
 use crate::command::print;
 use crate::command::processes;
 use crate::command::scene::{self, Scene};
+use crate::config::environment::CheckProbe;
 use crate::config::ranges;
 use crate::error::Error;
 use crate::event::Events;
@@ -16,8 +18,12 @@ use crate::fleet::{self, Connected, each};
 use crate::host::{Host, HostError};
 use crate::op::{Answer, Current, Difference, DifferenceKind, Facts, Op, Processes};
 use crate::plan;
-use crate::report::status::{Drift, StatusRow, StatusView};
+use crate::report::status::{Drift, Health, StatusRow, StatusView};
 use crate::tree::path::Shown;
+
+mod distance;
+
+use distance::Distances;
 
 /// How many differences of one host are named.
 const NAMED: usize = 10;
@@ -27,14 +33,15 @@ pub async fn status(common: &Common, args: &cli::Status) -> Result<Exit, Error> 
     let scene = Scene::set(common, &scene::common_overrides(common)).await?;
     let (events, _) = Events::new(std::time::Instant::now());
     let connected = fleet::connect(&scene.environment, &events).await;
-    // Nobody may say that a fleet is unmodified who did not look.
-    let drift = if args.verify || args.exit_code {
-        verify(&connected.hosts).await.into_iter().map(Some).collect()
-    } else {
-        connected.hosts.iter().map(|_| None).collect::<Vec<_>>()
-    };
-    let processes = processes::ask(&connected.hosts).await;
-    let view = view(&scene, &connected, &drift, &processes);
+    let commits: Vec<Option<String>> = scene.environment.targets.iter().map(|target| live_commit(&connected, &target.name)).collect();
+    let (drift, processes, health, distances) = tokio::join!(
+        // Nobody may say that a fleet is unmodified who did not look.
+        drift(&connected.hosts, args.verify || args.exit_code),
+        processes::ask(&connected.hosts),
+        health(&scene, &connected.hosts, args.check),
+        Distances::find(&scene, &commits),
+    );
+    let view = view(&scene, &connected, &Found { drift, processes, health, distances });
     fleet::close(&connected.hosts).await;
     if common.json {
         let document =
@@ -43,7 +50,8 @@ pub async fn status(common: &Common, args: &cli::Status) -> Result<Exit, Error> 
     } else {
         print(&view.text(scene.now, common.display().stdout()));
     }
-    let uniform = is_one_release(&connected) && view.rows.iter().all(|row| row.notes.is_empty());
+    let is_well = |row: &StatusRow| row.notes.is_empty() && !matches!(row.health, Some(Health::Failed { .. }));
+    let uniform = is_one_release(&connected) && view.rows.iter().all(is_well);
     if connected.hosts.is_empty() {
         return Ok(Exit::Unreachable);
     }
@@ -61,6 +69,34 @@ fn is_one_release(connected: &Connected) -> bool {
     first.is_some() && facts.iter().all(|facts| made_of(facts) == first)
 }
 
+/// The full commit that a host serves, where it is one.
+fn live_commit(connected: &Connected, name: &str) -> Option<String> {
+    let host = connected.hosts.iter().find(|host| host.name() == name)?;
+    plan::live_record(&host.facts())?.release.commit.clone()
+}
+
+/// Runs the check of every host's environment once. A command is somebody's own: it is run where that is asked for.
+async fn health(scene: &Scene, hosts: &[Host], with_commands: bool) -> Vec<Option<Health>> {
+    each(hosts, usize::MAX >> 4, |host| async move {
+        let check = scene.environment.of(host.target()).check.as_ref()?;
+        plan::live_id(&host.facts())?;
+        match check.probe {
+            CheckProbe::Run(_) if !with_commands => return Some(Health::Unasked),
+            CheckProbe::Run(_) | CheckProbe::Url { .. } => {}
+        }
+        Some(match health::check_now(&scene.environment, host).await {
+            Ok(None) => Health::Ok,
+            Ok(Some(why)) => Health::Failed { why },
+            Err(error) => Health::Failed { why: error.to_string() },
+        })
+    })
+    .await
+}
+
+async fn drift(hosts: &[Host], is_asked: bool) -> Vec<Compared> {
+    if is_asked { verify(hosts).await.into_iter().map(Some).collect() } else { hosts.iter().map(|_| None).collect() }
+}
+
 async fn verify(hosts: &[Host]) -> Vec<Result<Vec<Difference>, HostError>> {
     each(hosts, 64, |host| async move {
         let facts = host.facts();
@@ -76,7 +112,15 @@ async fn verify(hosts: &[Host]) -> Vec<Result<Vec<Difference>, HostError>> {
 /// What the live release of a host differs in, where it was compared.
 type Compared = Option<Result<Vec<Difference>, HostError>>;
 
-fn view(scene: &Scene, connected: &Connected, drift: &[Compared], processes: &[Result<Processes, HostError>]) -> StatusView {
+/// What was found out beside the facts: of each host that answered, in their order, and of what they serve.
+struct Found {
+    drift: Vec<Compared>,
+    processes: Vec<Result<Processes, HostError>>,
+    health: Vec<Option<Health>>,
+    distances: Distances,
+}
+
+fn view(scene: &Scene, connected: &Connected, looked: &Found) -> StatusView {
     let environment = &scene.environment;
     let mut rows = Vec::new();
     let mut in_the_way: Vec<(&str, String, String)> = Vec::new();
@@ -90,6 +134,7 @@ fn view(scene: &Scene, connected: &Connected, drift: &[Compared], processes: &[R
                 release: None,
                 since: None,
                 by: None,
+                health: None,
                 notes: vec![note],
                 drift: None,
                 processes: None,
@@ -98,11 +143,14 @@ fn view(scene: &Scene, connected: &Connected, drift: &[Compared], processes: &[R
         }
         let Some(index) = connected.hosts.iter().position(|host| host.name() == target.name) else { continue };
         let facts = connected.hosts[index].facts();
-        let found = processes.get(index).and_then(|found| found.as_ref().ok());
+        let found = looked.processes.get(index).and_then(|found| found.as_ref().ok());
         if environment.ways().any(|way| way.activate.is_some()) && found.is_none_or(processes::is_unknown) {
             unknown.push(target.name.clone());
         }
-        let (row, differences) = row(&target.name, &facts, drift.get(index).and_then(Option::as_ref), found);
+        let (mut row, differences) = row(&target.name, &facts, looked.drift.get(index).and_then(Option::as_ref), found);
+        let commit = plan::live_record(&facts).and_then(|record| record.release.commit.as_deref());
+        row.notes.extend(commit.and_then(|commit| looked.distances.of(commit)).cloned());
+        row.health = looked.health.get(index).cloned().flatten();
         rows.push(row);
         notes.extend(differences);
         if let Some(holder) = &facts.holder {
@@ -117,7 +165,11 @@ fn view(scene: &Scene, connected: &Connected, drift: &[Compared], processes: &[R
             ranges::fold(&unknown)
         ));
     }
-    let next = next(scene, &rows);
+    notes.extend(looked.distances.default.clone());
+    let mut next = next(scene, &rows);
+    if rows.iter().any(|row| row.health == Some(Health::Unasked)) {
+        next.push(("Run the commands that check".to_owned(), scene.typed("status", " --check")));
+    }
     StatusView { env: environment.name.clone(), lock: lock(&in_the_way, environment.targets.len()), rows, notes, next }
 }
 
@@ -173,6 +225,7 @@ fn row(
         release: plan::live_id(facts).map(ToString::to_string),
         since: record.and_then(|record| record.activated),
         by: record.map(|record| record.release.by.clone()),
+        health: None,
         notes,
         drift: drift.and_then(|drift| drift.as_ref().ok()).map(|found| found.iter().map(told).collect()),
         processes: processes.map(|found| {

@@ -34,13 +34,20 @@ pub struct Changes {
     pub paths: Vec<Vec<u8>>,
 }
 
-pub fn changes(repository: &git2::Repository, from: &str, to: &str) -> Result<Option<Changes>, GitError> {
+/// Finds two commits between which commits can be counted. Over a history that ends early counts would be wrong, not merely incomplete.
+fn both<'a>(repository: &'a git2::Repository, from: &str, to: &str) -> Option<(git2::Commit<'a>, git2::Commit<'a>)> {
     let known = |id: &str| Oid::from_str(id).ok().filter(|_| id.len() == 40).and_then(|id| repository.find_commit(id).ok());
-    let (Some(from), Some(to)) = (known(from), known(to)) else { return Ok(None) };
-    // Counts over a history that ends early would be wrong, not merely incomplete.
-    if repository.is_shallow() {
-        return Ok(None);
-    }
+    known(from).zip(known(to)).filter(|_| !repository.is_shallow())
+}
+
+/// Counts the commits that `from` has and `to` does not, and the other way round.
+pub fn distance(repository: &git2::Repository, from: &str, to: &str) -> Result<Option<(usize, usize)>, GitError> {
+    let Some((from, to)) = both(repository, from, to) else { return Ok(None) };
+    Ok(Some(repository.graph_ahead_behind(from.id(), to.id())?))
+}
+
+pub fn changes(repository: &git2::Repository, from: &str, to: &str) -> Result<Option<Changes>, GitError> {
+    let Some((from, to)) = both(repository, from, to) else { return Ok(None) };
     let mut walk = repository.revwalk()?;
     walk.set_sorting(git2::Sort::TOPOLOGICAL | git2::Sort::TIME)?;
     walk.push(to.id())?;

@@ -167,6 +167,11 @@ impl Repository {
         self.objects.with(|repository| history::changes(repository, from, to))
     }
 
+    /// Counts the commits that `from` has and `to` does not, and the other way round. None as for `changes`.
+    pub fn distance(&self, from: &str, to: &str) -> Result<Option<(usize, usize)>, GitError> {
+        self.objects.with(|repository| history::distance(repository, from, to))
+    }
+
     /// Writes a commit and its history as a bundle, on a branch of that name.
     pub fn bundle(&self, commit: &str, branch: &str, to: &Path) -> Result<(), GitError> {
         bundle::write(&*self.objects.isolated()?, commit, branch, to)

@@ -7,6 +7,9 @@ use crate::report::fold::Names;
 use crate::report::paper::{Paper, Tone, table};
 use crate::report::phrases::short_commit;
 
+/// The column that is left out where no host has a check.
+const HEALTH: usize = 5;
+
 /// What `status` found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StatusView {
@@ -31,6 +34,8 @@ pub struct StatusRow {
     /// Seconds since 1970.
     pub since: Option<i64>,
     pub by: Option<String>,
+    /// Whether it passes the check of its environment now; none where there is no check, or nothing to check.
+    pub health: Option<Health>,
     /// `unreachable: timeout`, `61 commits behind`, `current is not a link` …
     pub notes: Vec<String>,
     /// What differs from what was deployed; none where it was not compared.
@@ -39,6 +44,29 @@ pub struct StatusRow {
     /// `current` where all processes that were seen run from the live release, `old` where some do not, `unknown` where some could not
     /// be looked at; none where the host did not answer.
     pub processes: Option<String>,
+}
+
+/// What the check of an environment says of one host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum Health {
+    Ok,
+    Failed {
+        why: String,
+    },
+    /// The check is a command, and nobody asked for it to be run.
+    Unasked,
+}
+
+impl Health {
+    /// Writes it of so many hosts: `11 ok`.
+    fn of(&self, hosts: usize) -> String {
+        match self {
+            Self::Ok => format!("{hosts} ok"),
+            Self::Failed { why } => format!("{hosts} failed: {why}"),
+            Self::Unasked => "not asked".to_owned(),
+        }
+    }
 }
 
 /// One path of the live release that is not as it was deployed.
@@ -57,8 +85,11 @@ impl StatusView {
         let names = Names::new(&hosts);
         let lock = self.lock.as_deref().unwrap_or("not locked");
         let mut lines = vec![format!("{} · {} · {lock}", self.env, counted(hosts.len() as u64, "host"))];
-        let mut rows = vec![["HOSTS", "LIVE", "RELEASE", "SINCE", "BY", ""].map(str::to_owned).to_vec()];
+        let mut rows = vec![["HOSTS", "LIVE", "RELEASE", "SINCE", "BY", "HEALTH", ""].map(str::to_owned).to_vec()];
         rows.extend(self.grouped().iter().map(|row| cells(row, &names, now)));
+        if self.rows.iter().all(|row| row.health.is_none()) {
+            rows.iter_mut().for_each(|row| drop(row.remove(HEALTH)));
+        }
         let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.iter().map(|cell| paper.safe(cell)).collect()).collect();
         lines.extend(table(&rows, 2).into_iter().map(|row| format!("  {row}")));
         lines.extend(self.notes.iter().map(|note| format!("  {note}")));
@@ -71,7 +102,8 @@ impl StatusView {
     pub fn grouped(&self) -> Vec<StatusRow> {
         let mut groups: Vec<StatusRow> = Vec::new();
         for row in &self.rows {
-            let alike = |group: &&mut StatusRow| (&group.live, &group.release, &group.notes) == (&row.live, &row.release, &row.notes);
+            let state = |row: &StatusRow| (row.live.clone(), row.release.clone(), row.health.clone(), row.notes.clone());
+            let alike = |group: &&mut StatusRow| state(group) == state(row);
             match groups.iter_mut().find(alike) {
                 Some(group) => {
                     group.hosts.extend(row.hosts.iter().cloned());
@@ -93,6 +125,7 @@ fn cells(row: &StatusRow, names: &Names, now: i64) -> Vec<String> {
         row.release.clone().unwrap_or_else(dash),
         row.since.map_or_else(dash, |since| age(now - since)),
         row.by.clone().unwrap_or_else(dash),
+        row.health.as_ref().map_or_else(dash, |health| health.of(row.hosts.len())),
         row.notes.join(", "),
     ]
 }
@@ -122,6 +155,7 @@ mod tests {
             release: Some(release),
             since: Some(since),
             by: Some(by.into()),
+            health: None,
             notes,
             drift: None,
             processes: None,
@@ -138,6 +172,7 @@ mod tests {
             release: None,
             since: None,
             by: None,
+            health: None,
             notes: vec!["unreachable: \u{1b}[31mtimeout".into()],
             drift: None,
             processes: None,
@@ -163,6 +198,35 @@ prod · 13 hosts · not locked
 
 "#]]
         );
+    }
+
+    #[test]
+    fn hosts_that_are_not_well_are_named_with_what_their_check_says() {
+        let mut view = view();
+        for row in &mut view.rows[..12] {
+            row.health = Some(Health::Ok);
+        }
+        view.rows[2].health = Some(Health::Failed { why: "the status is 503".into() });
+        view.rows[3].health = Some(Health::Unasked);
+        assert_data_eq!(
+            view.text(1_000_740, Paper::PLAIN),
+            str![[r#"
+prod · 13 hosts · not locked
+  HOSTS                   LIVE     RELEASE                  SINCE   BY   HEALTH
+  app[01-02,05-06,08-12]  a1b2c3d  20261123T061200-a1b2c3d  12 min  ada  9 ok
+  app03                   a1b2c3d  20261123T061200-a1b2c3d  12 min  ada  1 failed: the status is 503
+  app04                   a1b2c3d  20261123T061200-a1b2c3d  12 min  ada  not asked
+  app07                   9f8e7d6  20261123T061200-9f8e7d6  4 d     bob  1 ok                         61 commits behind
+  db1                     -        -                        -       -    -                            unreachable: /u{1b}[31mtimeout
+  master is 3 commits ahead of a1b2c3d
+  Bring app07 up:  deployer deploy -e prod --rev a1b2c3d -H app07
+
+"#]]
+        );
+        let json = serde_json::to_value(view).unwrap();
+        assert_eq!(json["rows"][2]["health"], serde_json::json!({ "state": "failed", "why": "the status is 503" }));
+        assert_eq!(json["rows"][3]["health"], serde_json::json!({ "state": "unasked" }));
+        assert_eq!(json["rows"][12]["health"], serde_json::Value::Null);
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use deployer::sandbox::skip;
 use rustix::process::Signal;
 
-use crate::running::{self, Ended, Running, program};
+use crate::running::{self, Ended, Running, at_a_terminal};
 use crate::whole::{Stage, is_free, live_commit, processes_of, records, state_of};
 
 const DEPLOY: [&str; 3] = ["deploy", "--rev", "master"];
@@ -335,14 +335,7 @@ fn a_control_c_at_a_terminal_stops_the_run_and_reaches_no_helper() {
     }
     let (stage, _, _) = served(&HOSTS[..2], "");
     stage.mark("slow", true);
-    let direct = program(&stage.world, &["-vv", "deploy", "--rev", "master"]);
-    let line =
-        std::iter::once(direct.get_program()).chain(direct.get_args()).map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
-    let mut terminal = Command::new("script");
-    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env_clear();
-    terminal.envs(direct.get_envs().filter_map(|(key, value)| Some((key, value?)))).env("SHELL", "/bin/sh").env("TERM", "xterm");
-    terminal.current_dir(direct.get_current_dir().unwrap()).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = terminal.spawn().unwrap();
+    let mut child = at_a_terminal(&stage.world, &["-vv", "deploy", "--rev", "master"]).spawn().unwrap();
     let mut screen = child.stdout.take().unwrap();
     let all_wait = || stage.hosts.iter().all(|host| processes_of(stage.world.root(host)).len() > 2);
     running::until("both builds", running::PATIENCE, all_wait);
@@ -365,18 +358,8 @@ fn a_control_c_in_the_live_view_is_answered_there_and_leaves_no_stale_line() {
     let (stage, _, _) = served(&HOSTS[..1], "");
     stage.mark("slow-restart", true);
     stage.commit("two\n");
-    let direct = program(&stage.world, &["-vv", "deploy", "--rev", "master"]);
-    let line =
-        std::iter::once(direct.get_program()).chain(direct.get_args()).map(|word| word.to_str().unwrap()).collect::<Vec<_>>().join(" ");
-    let mut terminal = Command::new("script");
-    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env_clear();
-    terminal
-        .envs(direct.get_envs().filter_map(|(key, value)| Some((key, value?))))
-        .env("SHELL", "/bin/sh")
-        .env("TERM", "xterm")
-        .env("DEPLOYER_PROGRESS", "live");
-    terminal.current_dir(direct.get_current_dir().unwrap()).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = terminal.spawn().unwrap();
+    let mut terminal = at_a_terminal(&stage.world, &["-vv", "deploy", "--rev", "master"]);
+    let mut child = terminal.env("DEPLOYER_PROGRESS", "live").spawn().unwrap();
     let mut screen = child.stdout.take().unwrap();
     let (sender, bytes) = std::sync::mpsc::channel();
     let reader = thread::spawn(move || {

@@ -1,11 +1,14 @@
 //! Going back: to the release before, further back, to a named one, and why it cannot be.
 
 use std::fs;
+use std::process::Command;
 
 use deployer::exit::Exit;
+use deployer::sandbox::skip;
 use snapbox::str;
 
 use crate::harness::World;
+use crate::running::{answered, at_a_terminal};
 
 /// Hosts on which three commits are confirmed, one after the other.
 fn world(hosts: &[&str]) -> (World, [String; 3]) {
@@ -291,4 +294,39 @@ fn a_host_that_is_down_is_left_out_where_that_is_said_and_told_of() {
     let typed = skipped.stderr.lines().find_map(|line| line.trim().strip_prefix("finish  deployer ")).unwrap();
     world.deployer(typed.split(' ')).ok();
     assert_eq!(world.read_current("app2", "number"), "one\n");
+}
+
+#[test]
+fn somebody_at_a_terminal_is_asked_once_and_told_what_from_and_what_to() {
+    if Command::new("script").arg("--version").output().is_err() {
+        return skip("there is no `script`");
+    }
+    let (mut world, commits) = world(&["app1", "app2"]);
+    let [first, second, third] = commits.map(|commit| commit[..7].to_owned());
+    const QUESTION: &str = "Roll back? [y/N] ";
+    for protected in ["", "protected = true\n"] {
+        world.reconfigure(protected);
+        let (status, shown) = answered(&world, &["rollback"], QUESTION, || {}, "n\n");
+        assert_eq!(status, i32::from(Exit::Refused.code()), "{shown}");
+        assert!(shown.contains(&format!("prod: {third} → {second} (master, by ada@")) && shown.contains(") on 2 hosts"), "{shown}");
+        assert!(shown.contains("prod is not rolled back: the answer was no"), "{shown}");
+        assert_eq!(world.read_current("app1", "number"), "three\n");
+    }
+    // A protected environment asks no second time.
+    let (status, shown) = answered(&world, &["rollback"], QUESTION, || {}, "y\n");
+    assert_eq!((status, shown.matches("[y/N]").count()), (0, 1), "{shown}");
+    assert_eq!(world.read_current("app1", "number"), "two\n");
+    world.reconfigure("");
+    let (status, shown) =
+        answered(&world, &["rollback", "--to", &first], QUESTION, || drop(world.deployer(["rollback", "--to", &third])), "y\n");
+    assert_eq!(status, i32::from(Exit::Refused.code()), "{shown}");
+    assert!(shown.contains("the hosts were deployed to while the question was open"), "{shown}");
+    assert_eq!(world.read_current("app1", "number"), "three\n", "the control: it was free to be deployed to");
+    for (flag, to, text) in [("--yes", &second, "two\n"), ("--no-input", &first, "one\n")] {
+        let run = at_a_terminal(&world, &["rollback", flag, "--to", to]).stdin(std::process::Stdio::null()).output().unwrap();
+        assert!(run.status.success() && !String::from_utf8_lossy(&run.stdout).contains("[y/N]"), "{run:?}");
+        assert_eq!(world.read_current("app2", "number"), text);
+    }
+    let run = at_a_terminal(&world, &["rollback", "--to", &first]).stdin(std::process::Stdio::null()).output().unwrap();
+    assert!(run.status.success() && !String::from_utf8_lossy(&run.stdout).contains("[y/N]"), "there is nothing to do: {run:?}");
 }

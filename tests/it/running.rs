@@ -1,6 +1,6 @@
 //! The program while it runs: what it tells is read as it comes, so that a test can act at an exact point of a deploy.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -174,4 +174,44 @@ pub fn until(what: &str, patience: Duration, is_so: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "{what} does not come");
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The program as somebody at a terminal starts it, who types what is written to its stdin and reads its stdout. It needs `script`.
+pub fn at_a_terminal(world: &World, arguments: &[&str]) -> Command {
+    let direct = program(world, arguments);
+    let words = std::iter::once(direct.get_program()).chain(direct.get_args()).map(|word| word.to_str().unwrap());
+    let line = shlex::try_join(words).unwrap();
+    let mut terminal = Command::new("script");
+    terminal.args(["--quiet", "--return", "--command", &line, "/dev/null"]).env_clear();
+    terminal.envs(direct.get_envs().filter_map(|(key, value)| Some((key, value?)))).env("SHELL", "/bin/sh").env("TERM", "xterm");
+    terminal.current_dir(direct.get_current_dir().unwrap()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    terminal
+}
+
+/// Answers a question at a terminal once `question` is shown and `meanwhile` is done. Gives the exit code and all that was shown.
+pub fn answered(world: &World, arguments: &[&str], question: &str, meanwhile: impl FnOnce(), answer: &str) -> (i32, String) {
+    let mut child = at_a_terminal(world, arguments).spawn().unwrap();
+    let mut screen = child.stdout.take().unwrap();
+    let mut typed = child.stdin.take().unwrap();
+    let (sender, bytes) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(count @ 1..) = screen.read(&mut buffer) {
+            let _ = sender.send(buffer[..count].to_vec());
+        }
+    });
+    let mut shown = Vec::new();
+    while !String::from_utf8_lossy(&shown).contains(question) {
+        match bytes.recv_timeout(PATIENCE) {
+            Ok(more) => shown.extend(more),
+            Err(_) => panic!("no {question:?} in {:?}", String::from_utf8_lossy(&shown)),
+        }
+    }
+    meanwhile();
+    typed.write_all(answer.as_bytes()).unwrap();
+    let status = child.wait().unwrap().code().unwrap();
+    drop(typed);
+    reader.join().unwrap();
+    shown.extend(bytes.try_iter().flatten());
+    (status, String::from_utf8_lossy(&shown).into_owned())
 }

@@ -1,13 +1,16 @@
 //! What is live where, and whether it is still what was deployed.
 
 use std::fs;
-use std::time::Duration;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
 
 use deployer::exit::Exit;
 use snapbox::str;
 
-use crate::harness::World;
+use crate::harness::{Run, World};
 use crate::running::until;
+use crate::scratch::git_in;
 
 #[test]
 fn status_groups_hosts_by_what_they_serve() {
@@ -31,7 +34,7 @@ prod · 3 hosts · not locked
         str![[r"
 prod · 3 hosts · not locked
   HOSTS  LIVE  RELEASE  SINCE  BY
-  app1  e1a9e0b  <release> <t>  ada@<here>
+  app1  e1a9e0b  <release> <t>  ada@<here>  1 commit behind
   app[2-3]  8899d14  <release> <t>  ada@<here>
   Bring the others to 8899d14:  deployer deploy -e prod --rev 8899d14 -H app1
 
@@ -165,4 +168,132 @@ prod · 2 hosts · 3 releases
 "]],
         str![""],
     );
+}
+
+/// Answers `GET /app1` with 200, `GET /app2` with 503 and nothing else at all, for as long as the test runs.
+fn server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let mut silent = Vec::new();
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut request = [0; 512];
+            let count = stream.read(&mut request).unwrap_or(0);
+            let answer: &[u8] = match &request[..count] {
+                request if request.starts_with(b"GET /app1 ") => b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+                request if request.starts_with(b"GET /app2 ") => b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n",
+                _ => {
+                    silent.push(stream);
+                    continue;
+                }
+            };
+            let _ = stream.write_all(answer);
+        }
+    });
+    port
+}
+
+#[test]
+fn status_tells_which_hosts_are_well_and_waits_for_none_that_is_silent() {
+    let mut world = World::new().local_hosts(&["app1", "app2", "app3"]);
+    world.commit(&[("number", "one\n")]);
+    world.deploy("master");
+    world.deployer(["status", "--exit-code"]).ok();
+    let port = server();
+    let url = format!("http://127.0.0.1:{port}/{{host}}");
+    world.reconfigure(&format!("[defaults.check]\nurl = \"{url}\"\ntimeout = \"700ms\"\nretries = 50\nstay-up = \"50s\""));
+    let began = Instant::now();
+    let run = world.deployer(["status", "--exit-code"]);
+    Run { stdout: run.stdout.replace(&port.to_string(), "<port>"), ..run }.is(
+        Exit::Pending,
+        str![[r"
+prod · 3 hosts · not locked
+  HOSTS  LIVE  RELEASE  SINCE  BY  HEALTH
+  app1  e1a9e0b  <release> <t>  ada@<here>  1 ok
+  app2  e1a9e0b  <release> <t>  ada@<here>  1 failed: the status is 503
+  app3  e1a9e0b  <release> <t>  ada@<here>  1 failed: `http://127.0.0.1:<port>/app3`: timed out
+
+"]],
+        str![""],
+    );
+    assert!(began.elapsed() < Duration::from_secs(20), "one try, and no staying up: {:?}", began.elapsed());
+    world.deployer(["status", "--exit-code", "-H", "app1"]).is(
+        Exit::Ok,
+        str![[r"
+prod · 1 host · not locked
+  HOSTS  LIVE  RELEASE  SINCE  BY  HEALTH
+  app1  e1a9e0b  <release> <t>  ada@<here>  1 ok
+
+"]],
+        str![""],
+    );
+    let run = world.deployer(["status", "--json"]);
+    let document: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(document["rows"][0]["health"]["state"], "ok");
+    assert_eq!(document["rows"][1]["health"], serde_json::json!({ "state": "failed", "why": "the status is 503" }));
+}
+
+#[test]
+fn a_check_that_is_a_command_is_run_by_status_only_where_that_is_asked_for() {
+    let mut world = World::new().local_hosts(&["app1", "app2"]);
+    world.commit(&[("number", "one\n")]);
+    world.deploy("master");
+    world.reconfigure("[defaults.check]\nrun = \"touch $DEPLOYER_ROOT/checked; test $DEPLOYER_HOST = app1\"");
+    world.deployer(["status", "--exit-code"]).is(
+        Exit::Ok,
+        str![[r"
+prod · 2 hosts · not locked
+  HOSTS  LIVE  RELEASE  SINCE  BY  HEALTH
+  app[1-2]  e1a9e0b  <release> <t>  ada@<here>  not asked
+  Run the commands that check:  deployer status -e prod --check
+
+"]],
+        str![""],
+    );
+    assert!(!world.root("app1").join("checked").exists());
+    world.deployer(["status", "--check", "--exit-code"]).is(
+        Exit::Pending,
+        str![[r"
+prod · 2 hosts · not locked
+  HOSTS  LIVE  RELEASE  SINCE  BY  HEALTH
+  app1  e1a9e0b  <release> <t>  ada@<here>  1 ok
+  app2  e1a9e0b  <release> <t>  ada@<here>  1 failed: the command exited with status 1
+
+"]],
+        str![""],
+    );
+    assert!(world.root("app1").join("checked").exists(), "the control: it leaves a trace where it runs");
+}
+
+#[test]
+fn status_tells_how_far_hosts_and_the_branch_are_from_what_most_hosts_serve() {
+    let mut world = World::new().local_hosts(&["app1", "app2", "app3"]);
+    world.commit(&[("number", "one\n")]);
+    world.deploy("master");
+    world.commit(&[("number", "two\n")]);
+    world.commit(&[("number", "three\n")]);
+    world.deployer(["deploy", "--rev", "master", "-H", "app[2-3]"]).ok();
+    world.commit(&[("number", "four\n")]);
+    world.reconfigure("rev = \"master\"");
+    world.deployer(["status"]).is(
+        Exit::Ok,
+        str![[r"
+prod · 3 hosts · not locked
+  HOSTS  LIVE  RELEASE  SINCE  BY
+  app1  e1a9e0b  <release> <t>  ada@<here>  2 commits behind
+  app[2-3]  0b2540c  <release> <t>  ada@<here>
+  master is 1 commit ahead of 0b2540c
+  Bring the others to 0b2540c:  deployer deploy -e prod --rev 0b2540c -H app1
+
+"]],
+        str![""],
+    );
+    // Where a history ends early, nothing is counted.
+    let shallow = world.path("shallow");
+    let from = format!("file://{}", world.repository.directory.display());
+    git_in(&world.repository.directory, ["clone", "--quiet", "--depth", "1", &from, shallow.to_str().unwrap()], b"");
+    fs::copy(world.repository.directory.join("deploy.toml"), shallow.join("deploy.toml")).unwrap();
+    let run = world.deployer(["-C", shallow.to_str().unwrap(), "status"]);
+    run.ok();
+    assert!(run.stdout.contains("app1") && !run.stdout.contains("behind") && !run.stdout.contains("ahead"), "{run}");
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::{Deploy, Member};
-use crate::command::scene;
+use crate::command::health;
 use crate::config::environment::{Connect, Environment};
 use crate::config::ranges;
 use crate::error::Error;
@@ -14,7 +14,6 @@ use crate::fleet::{self, each};
 use crate::host::Host;
 use crate::plan::{self, Action, HostPlan};
 use crate::rollout::Limits;
-use crate::stage::remote::{self, Recipe};
 
 /// How the hosts are before any of them is switched.
 pub(super) struct Health {
@@ -78,14 +77,9 @@ pub async fn beside(environment: &Environment) -> usize {
     well
 }
 
-/// Tries the check of what a host serves, once.
+/// Says why the check of what a host serves fails, tried once.
 async fn check_now(environment: &Environment, host: &Host) -> Option<String> {
-    let facts = host.facts();
-    let release = plan::live_id(&facts)?;
-    let rev = plan::live_record(&facts).and_then(|record| record.release.commit.clone()).unwrap_or_default();
-    let values = scene::values(environment, host, release.as_str(), &rev, plan::short(&rev));
-    let recipe = Recipe { environment: environment.of(host.target()), release, values: &values, durable: true };
-    match remote::check_once(host, &recipe).await {
+    match health::check_now(environment, host).await {
         Ok(why) => why.map(|why| format!("the check fails: {why}")),
         // What is wrong is told where the host is switched.
         Err(error) => Some(error.to_string()),
