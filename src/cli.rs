@@ -363,6 +363,9 @@ pub enum HostsAction {
 
 #[derive(Clone, Debug, Args)]
 pub struct Setup {
+    /// The revision whose needs hosts are made ready for: its cache, its zc.buildout; otherwise the environment's `rev`.
+    #[arg(short = 'r', long, value_name = "REV")]
+    pub rev: Option<String>,
     /// Only tell what would be done.
     #[arg(long)]
     pub check: bool,

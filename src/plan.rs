@@ -194,18 +194,25 @@ fn root_blocker(facts: &Facts, environment: &str) -> Option<Blocker> {
 }
 
 fn current_blocker(facts: &Facts) -> Option<Blocker> {
-    let (message, hint) = match &facts.current {
+    let message = current_in_the_way(facts)?;
+    let hint = match &facts.current {
         Current::Absent | Current::Release(_) => return None,
-        Current::NotLink => (
-            "`current` is a real file or directory, not a link".to_owned(),
-            "move it away on that host: `mv current current.old`, then deploy again".to_owned(),
-        ),
-        Current::Elsewhere { target, dangling } => (
-            format!("`current` leads to `{target}`, which is {}", if *dangling { "not there" } else { "not a release of this root" }),
-            "point it at a directory in `releases/`, or remove it on that host, then deploy again".to_owned(),
-        ),
+        Current::NotLink => "move it away on that host: `mv current current.old`, then deploy again",
+        Current::Elsewhere { .. } => "point it at a directory in `releases/`, or remove it on that host, then deploy again",
     };
-    Some(Blocker { code: "current", message, hint })
+    Some(Blocker { code: "current", message, hint: hint.to_owned() })
+}
+
+/// Says what `current` is, where it can be neither switched nor made.
+#[must_use]
+pub fn current_in_the_way(facts: &Facts) -> Option<String> {
+    match &facts.current {
+        Current::Absent | Current::Release(_) => None,
+        Current::NotLink => Some("`current` is a real file or directory, not a link".to_owned()),
+        Current::Elsewhere { target, dangling } => {
+            Some(format!("`current` leads to `{target}`, which is {}", if *dangling { "not there" } else { "not a release of this root" }))
+        }
+    }
 }
 
 /// The place that a built tree needs may be taken by what cannot be begun again.

@@ -2,32 +2,39 @@
 
 use std::collections::BTreeMap;
 
-use crate::cli::{self, Common};
+use crate::cli::{self, Common, What};
 use crate::command::builder;
-use crate::command::cache::Supplies;
+use crate::command::cache::{self, Supplies};
 use crate::command::failure;
 use crate::command::interrupt::Interrupt;
 use crate::command::locks::{self, Attempt};
+use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::scene::{self, Ended, Scene};
 use crate::command::{boot_unit, print, sudoers};
-use crate::config::environment::{Environment, HostPath};
+use crate::config::Overrides;
+use crate::config::environment::Environment;
 use crate::error::Error;
-use crate::event::{Events, Step};
+use crate::event::{Event, Events, Severity, Step};
 use crate::exit::Exit;
 use crate::figures::counted;
 use crate::fleet::{self, Done, Tally, each};
-use crate::host::{Host, HostError, Reply};
-use crate::op::{self, Answer, Command, Exec, Network, Op, PathKind, RootState, SetUpResult};
+use crate::host::{Host, HostError};
+use crate::op::{self, Answer, Current, Op, RootState, SetUpResult};
+use crate::plan;
 use crate::release::layout;
 use crate::session::Opener;
-use crate::stage::remote::{self, RemoteError};
+use crate::stage::remote::RemoteError;
 use crate::stage::transfer::TransferError;
 use crate::tree::TreePath;
 
+mod venv;
+
+use venv::Venvs;
+
 /// Runs the verb.
 pub async fn setup(common: &Common, args: &cli::Setup) -> Result<Exit, Error> {
-    let scene = Scene::set(common, &scene::common_overrides(common)).await?;
+    let scene = Scene::set(common, &Overrides { rev: args.rev.clone(), ..scene::common_overrides(common) }).await?;
     if args.print_sudoers {
         return print_sudoers(common, &scene).await;
     }
@@ -45,6 +52,13 @@ pub async fn setup(common: &Common, args: &cli::Setup) -> Result<Exit, Error> {
 }
 
 async fn run(scene: &Scene, args: &cli::Setup, events: &Events) -> Ended {
+    if args.rev.is_some() {
+        // What is named must be there; what is only the default may not be yet. Whoever uses it tells of it.
+        let (unheard, _) = Events::new(std::time::Instant::now());
+        if let Err(error) = Material::prepare(&What::default(), scene, &unheard).await {
+            return Ended::by(error.state("nothing was changed"));
+        }
+    }
     // Whoever builds for all is made ready too, be it a host of the environment or not.
     let builders = scene.environment.builders_apart();
     let (mut connected, apart) = tokio::join!(fleet::connect(&scene.environment, events), fleet::connect(&builders, events));
@@ -90,21 +104,27 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, (hosts, builders): (&[Host
     let environment = &scene.environment;
     let all = [hosts, builders].concat();
     let tally = Tally::new(events, all.len());
-    let supplies = Supplies::find(scene, &all, events).await;
+    let (supplies, venvs) = match Venvs::find(scene, events).await {
+        Ok(venvs) => (Supplies::find(scene, &all, events).await, venvs),
+        Err(error) => return Ended::by(error.state(outcome::serving(&environment.name, "still runs", &fleet::live(hosts)))),
+    };
+    tell_unknown(scene, events);
     let one = |host: Host| {
-        let supplies = &supplies;
-        let tally = &tally;
+        let (supplies, venvs, tally) = (&supplies, &venvs, &tally);
+        // Nobody serves from the root of a builder that is none of the hosts.
+        let in_the_way = hosts.iter().any(|other| other.name() == host.name()) && plan::current_in_the_way(&host.facts()).is_some();
         async move {
             let describe = |result: Result<&SetUpResult, &RemoteError>| Done {
                 detail: Some(match result {
                     Ok(result) if !result.root_commands.is_empty() => "root has to act first".to_owned(),
+                    Ok(result) if result.changed.is_empty() && in_the_way => "`current` is in the way".to_owned(),
                     Ok(result) if result.changed.is_empty() => "as it must be".to_owned(),
                     Ok(result) => result.changed.join("; "),
                     Err(error) => error.to_string(),
                 }),
                 ..Done::default()
             };
-            let result = tally.step(host.name(), Step::Setup, set_up(scene, &host, supplies, args.check, events), describe).await;
+            let result = tally.step(host.name(), Step::Setup, set_up(scene, &host, (supplies, venvs), args.check, events), describe).await;
             (host, result)
         }
     };
@@ -157,6 +177,15 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, (hosts, builders): (&[Host
             .hint(format!("then again: deployer setup -e {}", environment.name));
         return counts(error, 0);
     }
+    let in_the_way: Vec<String> = hosts.iter().filter_map(|host| current_in_the_way(environment, host)).collect();
+    if !in_the_way.is_empty() {
+        let error =
+            Error::new(Exit::Refused, "current", "`current` cannot be switched: nothing can be deployed before it is out of the way")
+                .evidence(in_the_way)
+                .state(state)
+                .hint(format!("then again: deployer setup -e {}", environment.name));
+        return counts(error, 0);
+    }
     if !evidence.is_empty() {
         let error = Error::new(Exit::Refused, "shared-missing", "shared files are missing: put each where it belongs, once")
             .evidence(evidence)
@@ -174,6 +203,43 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, (hosts, builders): (&[Host
     Ended { exit: Exit::Ok, error: None, live, ok: ready.len(), failed: 0, summary, next }
 }
 
+/// What is needed is read from a revision. Where none is known, it is told what is left out for that.
+fn tell_unknown(scene: &Scene, events: &Events) {
+    let environment = &scene.environment;
+    if environment.rev.is_some() {
+        return;
+    }
+    let pins = environment.ways().any(|way| way.build.as_ref().is_some_and(|build| build.venv.is_some()));
+    let fills = environment.ways().any(cache::is_fillable);
+    let what = match (fills, pins) {
+        (false, false) => return,
+        (true, false) => "what the cache must hold",
+        (false, true) => "which zc.buildout the virtual environment must hold",
+        (true, true) => "what the cache must hold, and which zc.buildout the virtual environment",
+    };
+    events.emit(Event::Diagnostic {
+        severity: Severity::Warning,
+        code: "which-revision".to_owned(),
+        message: format!("{what}, only a revision says, and [env.{}] names none", environment.name),
+        hosts: Vec::new(),
+        evidence: Vec::new(),
+        state: None,
+        help: vec![scene.typed("setup", " --rev master")],
+    });
+}
+
+/// What has to be done about `current` on a host, by whoever knows what it is.
+fn current_in_the_way(environment: &Environment, host: &Host) -> Option<String> {
+    let facts = host.facts();
+    let why = plan::current_in_the_way(&facts)?;
+    let current = format!("{}/{}", host.target().root.as_ref().unwrap_or(&environment.root), layout::CURRENT);
+    let what_to_do = match facts.current {
+        Current::Elsewhere { .. } => format!("if nothing needs the link: rm {current}"),
+        Current::Absent | Current::Release(_) | Current::NotLink => format!("look what is in it, then: mv {current} {current}.old"),
+    };
+    Some(format!("{} | {why}; {what_to_do}", host.name()))
+}
+
 /// `2 hosts and build1, which builds for them`.
 fn counted_with(hosts: &[Host], ready: &[Host]) -> String {
     let builders: Vec<&str> = ready.iter().skip(hosts.len()).map(Host::name).collect();
@@ -186,7 +252,13 @@ fn counted_with(hosts: &[Host], ready: &[Host]) -> String {
 }
 
 /// Sets one host up under its lock, where there is a root that can hold one.
-async fn set_up(scene: &Scene, host: &Host, supplies: &Supplies<'_>, check: bool, events: &Events) -> Result<SetUpResult, RemoteError> {
+async fn set_up(
+    scene: &Scene,
+    host: &Host,
+    brought: (&Supplies<'_>, &Venvs),
+    check: bool,
+    events: &Events,
+) -> Result<SetUpResult, RemoteError> {
     let one = std::slice::from_ref(host);
     let lockable = matches!(host.facts().root, RootState::Ready | RootState::Bare);
     if lockable
@@ -197,12 +269,18 @@ async fn set_up(scene: &Scene, host: &Host, supplies: &Supplies<'_>, check: bool
         let what = if told.is_empty() { error.what } else { format!("{} ({})", error.what, told.join(", ")) };
         return Err(RemoteError::Locked { what, exit: error.exit, hint: error.hints.into_iter().next() });
     }
-    let result = make_ready(scene, host, supplies, check, events).await;
+    let result = make_ready(scene, host, brought, check, events).await;
     locks::unlock(one).await;
     result
 }
 
-async fn make_ready(scene: &Scene, host: &Host, supplies: &Supplies<'_>, check: bool, events: &Events) -> Result<SetUpResult, RemoteError> {
+async fn make_ready(
+    scene: &Scene,
+    host: &Host,
+    (supplies, venvs): (&Supplies<'_>, &Venvs),
+    check: bool,
+    events: &Events,
+) -> Result<SetUpResult, RemoteError> {
     let environment = &scene.environment;
     let text = |path: &TreePath| String::from_utf8_lossy(path.as_bytes()).into_owned();
     let op = op::Setup {
@@ -228,81 +306,6 @@ async fn make_ready(scene: &Scene, host: &Host, supplies: &Supplies<'_>, check: 
             TransferError::Local(_) | TransferError::Greedy | TransferError::Unverified => RemoteError::Cache(error.to_string()),
         })?);
     }
-    result.changed.extend(make_venv(way, host, supplies.pins(way), check, events).await?);
+    result.changed.extend(venvs.make(way, host, supplies.pins(way), check, events).await?);
     Ok(result)
-}
-
-/// Makes the virtual environment of the buildout recipe, offline, from the wheels in the download cache. One that has another
-/// zc.buildout than the revision pins is changed.
-async fn make_venv(
-    environment: &Environment,
-    host: &Host,
-    pins: &[String],
-    check: bool,
-    events: &Events,
-) -> Result<Option<String>, RemoteError> {
-    let Some(venv) = environment.build.as_ref().and_then(|build| build.venv.as_ref()) else { return Ok(None) };
-    let probe = Op::Probe { paths: vec![format!("{venv}/bin/buildout"), format!("{venv}/bin/python")] };
-    let has_buildout = match host.ask(probe).await? {
-        Answer::Probed { paths } => paths.iter().all(|path| matches!(path.kind, PathKind::File | PathKind::Other) && path.executable),
-        _ => false,
-    };
-    let pinned = pins.iter().find_map(|pin| pin.strip_prefix("zc.buildout=="));
-    let line = match (has_buildout, pinned) {
-        (true, None) => return Ok(None),
-        (true, Some(wanted)) => match version(host, venv).await? {
-            Some(found) if found == wanted => return Ok(None),
-            found => format!("virtual environment {venv}: zc.buildout {} → {wanted}", found.as_deref().unwrap_or("?")),
-        },
-        (false, _) => format!("virtual environment {venv}"),
-    };
-    if check {
-        return Ok(Some(line));
-    }
-    let links = environment.cache.as_ref().map(|cache| format!("{}/dist", cache.on(host.target()))).unwrap_or_default();
-    let wanted = if pins.is_empty() { ["zc.buildout", "setuptools", "wheel"].map(str::to_owned).to_vec() } else { pins.to_vec() };
-    let script = ["/bin/sh", "-eu", "-c", crate::recipe::VENV_SCRIPT, "venv"].map(str::to_owned);
-    let env = [
-        ("VENV", venv.as_str()),
-        ("PIP_NO_INDEX", "1"),
-        ("PIP_FIND_LINKS", &links),
-        ("PIP_CONFIG_FILE", "/dev/null"),
-        ("PIP_DISABLE_PIP_VERSION_CHECK", "1"),
-    ];
-    let exec = exec(script.into_iter().chain(wanted).collect(), &env);
-    let command = exec.command.clone();
-    remote::run(host, Op::Exec(exec), command, Step::Setup, events).await?;
-    Ok(Some(line))
-}
-
-/// Reads the version of zc.buildout that a virtual environment has; none where it has none that works.
-async fn version(host: &Host, venv: &HostPath) -> Result<Option<String>, RemoteError> {
-    let words = [&format!("{venv}/bin/python"), "-I", "-c", crate::recipe::VERSION_SCRIPT].map(str::to_owned);
-    let mut call = host.start(Op::Exec(exec(words.to_vec(), &[]))).await?;
-    let mut printed = Vec::new();
-    loop {
-        match call.next().await? {
-            Reply::Output { stderr: false, bytes } => printed.extend_from_slice(&bytes),
-            Reply::Output { .. } | Reply::Progress(_) | Reply::End => {}
-            Reply::Answer(Answer::Exited(exited)) => {
-                let text = String::from_utf8_lossy(&printed).trim().to_owned();
-                return Ok((exited.is_success() && !text.is_empty()).then_some(text));
-            }
-            Reply::Answer(other) => return Err(HostError::unexpected(host.name(), &other).into()),
-        }
-    }
-}
-
-fn exec(argv: Vec<String>, env: &[(&str, &str)]) -> Exec {
-    Exec {
-        command: Command::Argv(argv),
-        directory: None,
-        env: env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-        umask: 0o022,
-        timeout_ms: 600_000,
-        idle_timeout_ms: 300_000,
-        output_limit: 4 << 20,
-        user: None,
-        network: Network::Blocked,
-    }
 }

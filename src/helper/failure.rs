@@ -23,6 +23,27 @@ pub fn hinted(code: Code, message: impl Into<String>, hint: impl Into<String>) -
     Failure { code, message: message.into(), hint: Some(hint.into()) }
 }
 
+/// Says that the link `path` leads to `target`, which is not there, and what to type on the host. `what` is what it is for.
+#[must_use]
+pub fn dangling(code: Code, what: &str, path: &str, target: &[u8]) -> Failure {
+    let above = path.rsplit_once('/').map_or("", |(above, _)| above);
+    let target = Shown(target).to_string();
+    let whole = if target.starts_with('/') { target.clone() } else { format!("{above}/{target}") };
+    let (make, remove) = (quoted(&whole), quoted(path));
+    hinted(
+        code,
+        format!("{what}`{}` leads to `{target}`, which does not exist", Shown(path.as_bytes())),
+        format!("on that host, make what it leads to: `mkdir -p {make}`; or remove the link: `rm {remove}`"),
+    )
+}
+
+/// Quotes a word for a shell, where it needs that.
+#[must_use]
+pub fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@%:".contains(&byte);
+    if !word.is_empty() && word.bytes().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
 /// Finds the stable code of a system error.
 #[must_use]
 pub fn code(error: &io::Error) -> Code {
@@ -50,5 +71,16 @@ pub fn cause(error: &io::Error) -> String {
     match letters.next() {
         Some(first) if second_is_lower => first.to_lowercase().chain(letters).collect(),
         Some(_) | None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_for_root_survive_a_shell() {
+        assert_eq!(quoted("/srv/app"), "/srv/app");
+        assert_eq!(quoted("a b'$(x)"), "'a b'\\''$(x)'");
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use rustix::fs::{Access, AtFlags, accessat};
 
 use crate::facts::existing_parent;
-use crate::failure;
+use crate::failure::{self, quoted};
 use crate::fs::{Dir, FileKind};
 use crate::helper::Helper;
 use crate::lock;
@@ -74,6 +74,11 @@ impl Work<'_> {
         }
         let parent = existing_parent(path);
         let held = Dir::open_absolute(parent).map_err(|error| failure::io("open", parent, &error))?;
+        let rest = path.strip_prefix(parent).unwrap_or(path).trim_matches('/');
+        let first = rest.split('/').next().unwrap_or(rest);
+        if let Ok(target) = held.read_link(first) {
+            return Err(failure::dangling(Code::NotFound, "", &format!("{}/{first}", parent.trim_end_matches('/')), &target));
+        }
         if accessat(&held, ".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS).is_err() {
             self.result.root_commands.push(self.install(path, mode));
             return Ok(());
@@ -82,7 +87,6 @@ impl Work<'_> {
         if self.check {
             return Ok(());
         }
-        let rest = path.strip_prefix(parent).unwrap_or(path).trim_matches('/');
         held.make_dirs(rest, mode).map(drop).map_err(|error| failure::io("make", path, &error))
     }
 
@@ -179,12 +183,6 @@ impl Work<'_> {
     }
 }
 
-/// Quotes a word for a shell, where it needs that.
-fn quoted(word: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+@%:".contains(&byte);
-    if !word.is_empty() && word.bytes().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', "'\\''")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,8 +220,18 @@ mod tests {
     }
 
     #[test]
-    fn words_for_root_survive_a_shell() {
-        assert_eq!(quoted("/srv/app"), "/srv/app");
-        assert_eq!(quoted("a b'$(x)"), "'a b'\\''$(x)'");
+    fn a_place_that_is_a_link_to_nothing_is_named_with_what_to_type() {
+        let (directory, helper) = host();
+        let place = directory.path().join("srv");
+        std::os::unix::fs::symlink("over there", &place).unwrap();
+        for check in [true, false] {
+            let failure = set_up(&helper, &wanted(check)).unwrap_err();
+            let (place, there) = (place.display(), directory.path().join("over there"));
+            assert_eq!(failure.message, format!("`{place}` leads to `over there`, which does not exist"));
+            assert!(failure.hint.unwrap().contains(&format!("`mkdir -p '{}'`; or remove the link: `rm {place}`", there.display())));
+        }
+        std::fs::create_dir(directory.path().join("over there")).unwrap();
+        set_up(&helper, &wanted(false)).unwrap();
+        assert!(directory.path().join("over there/app/.deployer").is_dir());
     }
 }

@@ -391,7 +391,7 @@ boskel → prod · 1 host
 
 ✗ app1 · link · failed after <t>
   reason: the download cache `<tmp>/packages` leads to `nowhere`, which does not exist
-  hint: make it and fill it on the host, or change `cache.path`
+  hint: on that host, make what it leads to: `mkdir -p <tmp>/nowhere`; or remove the link: `rm <tmp>/packages`
 
 Not deployed. Nothing was activated: prod still runs nothing on 1/1 host.
   retry  deployer deploy -e prod --rev master

@@ -1,7 +1,7 @@
 //! Preparing hosts, removing what is old, and finding out what is wrong.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use deployer::exit::Exit;
 use snapbox::str;
@@ -47,6 +47,61 @@ prod is as it must be: 1 host
 "]],
     );
     assert_eq!(snapshot(&world.root("app1").join("shared")), before);
+}
+
+#[test]
+fn setup_tells_of_a_current_that_cannot_be_switched_and_of_a_link_to_nothing() {
+    let mut world = World::new().local_hosts(&["app1", "app2", "app3"]);
+    world.deployer(["setup"]).ok();
+    fs::create_dir(world.current("app1")).unwrap();
+    symlink("/srv/old/release", world.current("app2")).unwrap();
+    for arguments in [&["setup"][..], &["setup", "--check"]] {
+        world.deployer(arguments).is(Exit::Refused, str![""], str![[r#"
+boskel → prod · setup · 3 hosts
+[<t>] connect  3/3
+[<t>] setup  3/3  as it must be
+
+error: `current` cannot be switched: nothing can be deployed before it is out of the way
+  app1 | `current` is a real file or directory, not a link; look what is in it, then: mv <tmp>/srv/app1/boskel/current <tmp>/srv/app1/boskel/current.old
+  app2 | `current` leads to `/srv/old/release`, which is not there; if nothing needs the link: rm <tmp>/srv/app2/boskel/current
+  hint: then again: deployer setup -e prod
+
+prod still runs nothing on 3/3 hosts.
+
+"#]]);
+    }
+    fs::remove_dir(world.current("app1")).unwrap();
+    fs::remove_file(world.current("app2")).unwrap();
+    world.deployer(["setup", "--check"]).ok();
+    world.reconfigure("[defaults.cache]\npath = \"<tmp>/packages\"");
+    symlink("nowhere", world.path("packages")).unwrap();
+    for arguments in [&["setup", "-H", "app1"][..], &["setup", "--check", "-H", "app1"]] {
+        world.deployer(arguments).is(Exit::BuildFailed, str![""], str![]);
+    }
+}
+
+#[test]
+fn setup_says_what_only_a_revision_tells_and_takes_one() {
+    let mut world = World::new().local_hosts(&["app1"]);
+    world.commit(&[("number", "one\n")]);
+    world.reconfigure("[defaults.cache]\npath = \"<tmp>/packages\"\nfill = \"true\"\n[defaults.build]\ncommand = \"true\"");
+    world.deployer(["setup"]).is(Exit::Ok, str![""], str![[r#"
+boskel → prod · setup · 1 host
+[<t>] connect  1/1
+warning: what the cache must hold, only a revision says, and [env.prod] names none
+  hint: deployer setup -e prod --rev master
+[<t>] setup  1/1  make `<tmp>/packages`
+
+prod is ready: 1 host
+  deploy  deployer deploy -e prod
+
+"#]]);
+    let run = world.deployer(["setup", "--rev", "master"]);
+    run.ok();
+    assert!(run.stderr.contains("export  1 file") && !run.stderr.contains("only a revision says"), "{run}");
+    let run = world.deployer(["setup", "--rev", "nonsense"]);
+    run.exits(Exit::Config);
+    assert!(run.stderr.contains("nonsense"), "{run}");
 }
 
 #[test]

@@ -73,10 +73,10 @@ fn unopened(directory: &str, error: &io::Error) -> Failure {
             hint,
         );
     }
-    let target = rustix::fs::readlink(directory, Vec::new());
-    let why =
-        target.map_or_else(|_| "does not exist".to_owned(), |to| format!("leads to `{}`, which does not exist", Shown(to.as_bytes())));
-    failure::hinted(Code::CacheMissing, format!("the cache `{}` {why}", shown(directory)), hint)
+    match rustix::fs::readlink(directory, Vec::new()) {
+        Ok(target) => failure::dangling(Code::CacheMissing, "the cache ", directory, target.as_bytes()),
+        Err(_) => failure::hinted(Code::CacheMissing, format!("the cache `{}` does not exist", shown(directory)), hint),
+    }
 }
 
 /// Opens a cache to write to it, with its control directory; a fill's own directory is made.

@@ -94,11 +94,10 @@ fn check_cache(target: &str) -> Result<(), Failure> {
     }
     match Dir::open_absolute(target).and_then(|dir| dir.names()) {
         Ok(_) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let link = rustix::fs::readlink(target, Vec::new());
-            let leads = link.map(|to| format!("leads to `{}`, which does not exist", Shown(to.as_bytes())));
-            Err(missing(leads.unwrap_or_else(|_| "does not exist".to_owned())))
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(match rustix::fs::readlink(target, Vec::new()) {
+            Ok(to) => failure::dangling(Code::CacheMissing, "the download cache ", target, to.as_bytes()),
+            Err(_) => missing("does not exist".to_owned()),
+        }),
         Err(error) => Err(missing(format!("cannot be read: {}", failure::cause(&error)))),
     }
 }
