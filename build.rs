@@ -9,7 +9,7 @@ use std::{env, fs};
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"));
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it"));
-    for input in ["src/helper", "src/tree", "src/wire", "src/op.rs", "src/release.rs", "build.rs"] {
+    for input in ["src/helper", "src/tree", "src/wire", "src/op", "src/release.rs", "build.rs"] {
         println!("cargo::rerun-if-changed={input}");
     }
     println!("cargo::rerun-if-env-changed=DEPLOYER_HELPER");

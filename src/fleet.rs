@@ -10,6 +10,7 @@ use tokio::sync::Semaphore;
 
 use crate::config::Environment;
 use crate::config::environment::Target;
+use crate::config::ranges;
 use crate::event::{Event, Events, Severity, Status, Step};
 use crate::host::{ConnectError, Host};
 use crate::op::Facts;
@@ -61,12 +62,15 @@ struct Count {
     slowest: (f64, String),
     sent: u64,
     detail: Option<String>,
+    /// The hosts by what was told of each.
+    details: BTreeMap<String, Vec<String>>,
     told: bool,
 }
 
 impl Count {
     fn new() -> Self {
-        Self { began: Instant::now(), ok: 0, failed: 0, absent: 0, slowest: (0.0, String::new()), sent: 0, detail: None, told: false }
+        let (began, slowest, details) = (Instant::now(), (0.0, String::new()), BTreeMap::new());
+        Self { began, ok: 0, failed: 0, absent: 0, slowest, sent: 0, detail: None, details, told: false }
     }
 }
 
@@ -124,8 +128,9 @@ impl<'a> Tally<'a> {
             count.slowest = (secs, host.to_owned());
         }
         count.sent += done.sent_bytes.unwrap_or(0);
-        if status == Status::Ok && done.detail.is_some() {
-            count.detail.clone_from(&done.detail);
+        if let (Status::Ok, Some(detail)) = (status, &done.detail) {
+            count.detail = Some(detail.clone());
+            count.details.entry(detail.clone()).or_default().push(host.to_owned());
         }
         let Done { exit, command, detail, sent_bytes } = done;
         let stage = step.stage();
@@ -179,8 +184,20 @@ fn summary(step: Step, count: &Count) -> String {
             format!("{detail}{} sent in all", crate::figures::bytes(count.sent))
         }
         Step::Build if count.ok + count.failed > 1 => format!("slowest {} {:.1}s", count.slowest.1, count.slowest.0),
+        // Hosts that were in one state are in one now; what another needed is not theirs.
+        Step::Setup if count.details.len() > 1 => {
+            let mut told: Vec<(String, &String)> = count.details.iter().map(|(detail, hosts)| (folded(hosts), detail)).collect();
+            told.sort();
+            told.into_iter().map(|(hosts, detail)| format!("{hosts}: {detail}")).collect::<Vec<_>>().join(" · ")
+        }
         _ => count.detail.clone().unwrap_or_default(),
     }
+}
+
+fn folded(hosts: &[String]) -> String {
+    let mut hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
+    hosts.sort_unstable();
+    ranges::fold(&hosts)
 }
 
 /// How connecting to the fleet went: the hosts that answered, and those that did not.

@@ -447,4 +447,4 @@ pub fn release_id(stamp: &str, label: &str, taken: impl Fn(&ReleaseId) -> bool) 
 
 #[cfg(test)]
 #[path = "plan_tests.rs"]
-mod tests;
+pub(crate) mod tests;

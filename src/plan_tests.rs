@@ -65,7 +65,8 @@ fn record(sequence: u64, code: u8, state: State, previous: Option<ReleaseId>) ->
     }
 }
 
-fn bare() -> Facts {
+/// A host that is ready and has nothing yet.
+pub fn bare() -> Facts {
     Facts {
         platform: String::new(),
         user: "ada".into(),

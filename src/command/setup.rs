@@ -44,7 +44,7 @@ pub async fn setup(common: &Common, args: &cli::Setup) -> Result<Exit, Error> {
     let (events, reporter) = scene.start(common, "setup");
     let interrupt = Interrupt::of(&scene, "Stopping. (^C again leaves at once)", &events, &reporter);
     // A host whose session ends stops what was running and lets its lock go; the next `setup` does the rest.
-    let ended = match interrupt.until(run(&scene, args, &events)).await {
+    let ended = match interrupt.until(Box::pin(run(&scene, args, &events))).await {
         Ok(ended) => ended,
         Err(exit) => scene.interrupted(exit, "what hosts serve did not change; the same command does the rest", BTreeMap::new()),
     };

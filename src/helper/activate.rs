@@ -2,23 +2,27 @@
 //! that `recover` can tell from the disk alone how far it came. Forth and back are in one file, because each relies on the order of
 //! the other's steps.
 
-use std::io::{self, Write};
-use std::process::{Child, Stdio};
+use std::io;
 use std::time::{Duration, Instant};
 
-use crate::exec::{self, Output};
+use crate::exec::Output;
 use crate::faults::{self, Bug};
 use crate::fs::FileKind;
 use crate::helper::{Helper, clock};
 use crate::journal::JournalEvent;
 use crate::lock::Lock;
-use crate::op::{Activate, Activated, ActivationOutcome, Check, Code, Command, Current, End, Exec, Failure, Network, Probe};
-use crate::pipe::{Request, hold};
+use crate::op::{Activate, Activated, ActivationOutcome, Check, Code, Current, End, Exec, Failure, Network};
+use crate::pipe::Request;
 use crate::recover::{self, Intent};
 use crate::release::{Record, ReleaseId, State, UNKNOWN_BUILD, layout};
 use crate::root::Root;
 use crate::tree::path::Shown;
-use crate::{current, failure, health, journal, records, store, unit};
+use crate::{current, deadman, failure, health, journal, store, unit};
+
+mod written;
+
+use written::{all_records, log_revision, read_record, recordable, recordable_check, save, save_whole};
+pub use written::{mark, note, note_begun, settle};
 
 /// What an activation that is run again for a revert may take. Nobody may be there to stop it.
 const REVERT_TIMEOUT: Duration = Duration::from_secs(300);
@@ -29,10 +33,6 @@ const CONFIRMED: &str = "confirmed";
 const REVERTED: &str = "reverted";
 /// What it calls the beginning of a switch.
 const STARTED: &str = "activation-started";
-
-/// The process that puts an unconfirmed release back when nobody else does.
-#[derive(Debug)]
-pub struct DeadMan(Child);
 
 /// What becomes of a release that is put back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,9 +109,9 @@ fn refuse_altered(root: &Root, record: &Record) -> Result<(), Failure> {
 
 /// Writes the intent, and arms the dead man where there is a deadline.
 fn begin(helper: &Helper, root: &Root, lock: &Lock, intent: &Intent) -> Result<(), Failure> {
-    disarm(helper);
+    deadman::disarm(helper);
     recover::write_intent(root, intent)?;
-    if intent.deadline_ms > 0 { arm(helper, lock, intent) } else { Ok(()) }
+    if intent.deadline_ms > 0 { deadman::arm(helper, lock, intent) } else { Ok(()) }
 }
 
 fn bring_up(helper: &Helper, op: &Activate, output: &mut Output<'_>) -> Result<(ActivationOutcome, u64, u64), Failure> {
@@ -178,7 +178,7 @@ fn tell_confirmed(root: &Root, lock: &Lock, record: &Record, by: &str, again: bo
 /// Does what follows the record of a confirmation: the dead man is called off, the others are retired. The intent goes last, when all
 /// was told: whoever finds it does the rest.
 fn retire_others(helper: &Helper, root: &Root, release: &ReleaseId) -> Result<(), Failure> {
-    disarm(helper);
+    deadman::disarm(helper);
     for record in all_records(root)?.into_iter().filter(|record| record.release.id != *release) {
         match record.state {
             // Two that are confirmed do no harm: the next confirmation retires both.
@@ -259,7 +259,7 @@ pub fn put_back(
     }
     // Only now: a release that is still recorded as active has its successor activated again by recovery.
     settle(root, release, verdict)?;
-    disarm(helper);
+    deadman::disarm(helper);
     recover::drop_intent(root)?;
     Ok(Activated { from: Some(release.clone()), to: target, outcome, activation_ms, check_ms })
 }
@@ -349,88 +349,9 @@ fn activate_again(
     Ok(if exited.is_success() { well } else { ActivationOutcome::CommandFailed(exited) })
 }
 
-/// Records that a release is not live any more.
-pub fn settle(root: &Root, release: &ReleaseId, verdict: &Verdict) -> Result<(), Failure> {
-    match verdict {
-        Verdict::Bad(reason) => mark(root, release, State::Bad, Some(reason)),
-        Verdict::PutBack(_) => {
-            let held_once = read_record(root, release)?.is_some_and(|record| record.confirmed.is_some());
-            mark(root, release, if held_once { State::Retired } else { State::Sealed }, None)
-        }
-    }
-}
-
-/// Sets a release's state.
-pub fn mark(root: &Root, release: &ReleaseId, state: State, reason: Option<&str>) -> Result<(), Failure> {
-    let Some(record) = read_record(root, release)? else { return Ok(()) };
-    save(root, &Record { state, reason: reason.map(str::to_owned), ..record })
-}
-
 /// Goes on with an activation of this very run: under the new epoch, with a dead man of its own.
 pub fn adopt(helper: &Helper, root: &Root, lock: &Lock, intent: &Intent) -> Result<(), Failure> {
     begin(helper, root, lock, &Intent { epoch: lock.epoch, ..intent.clone() })
-}
-
-/// Appends to the host's history, durably.
-pub fn note(
-    root: &Root,
-    lock: &Lock,
-    what: &str,
-    release: Option<&ReleaseId>,
-    from: Option<&ReleaseId>,
-    detail: Option<String>,
-) -> Result<(), Failure> {
-    append(root, lock, event(lock, what, release, from, detail), true)
-}
-
-/// Appends to the host's history what another event follows soon: that one makes both durable.
-pub fn note_begun(root: &Root, lock: &Lock, what: &str, release: &ReleaseId, from: Option<&ReleaseId>) -> Result<(), Failure> {
-    append(root, lock, event(lock, what, Some(release), from, None), false)
-}
-
-fn event(lock: &Lock, what: &str, release: Option<&ReleaseId>, from: Option<&ReleaseId>, detail: Option<String>) -> JournalEvent {
-    JournalEvent {
-        sequence: 0,
-        at: clock(),
-        epoch: lock.epoch,
-        run: lock.run.run.clone(),
-        by: lock.run.by.clone(),
-        what: what.to_owned(),
-        release: release.cloned(),
-        from: from.cloned(),
-        detail,
-    }
-}
-
-fn append(root: &Root, lock: &Lock, event: JournalEvent, durable: bool) -> Result<(), Failure> {
-    let _alone = hold(&lock.journal);
-    journal::append(root, event, durable).map_err(|error| failure::io("write", layout::JOURNAL, &error))
-}
-
-/// Starts the dead man: this program again, with nothing of ours but the root's path.
-fn arm(helper: &Helper, lock: &Lock, intent: &Intent) -> Result<(), Failure> {
-    let mut process = exec::program("/proc/self/exe");
-    process
-        .args(["deadman", &helper.root_path, intent.to.as_str(), &lock.epoch.to_string()])
-        .env_clear()
-        .envs(helper.user.environment())
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let child = helper.children.spawn_apart(&mut process);
-    let child =
-        child.map_err(|error| failure::new(Code::Command, format!("the dead man cannot be started: {}", failure::cause(&error))))?;
-    *hold(&helper.dead_man) = Some(DeadMan(child));
-    Ok(())
-}
-
-/// Calls the dead man off. One of another helper finds that there is nothing to do.
-fn disarm(helper: &Helper) {
-    if let Some(DeadMan(mut child)) = hold(&helper.dead_man).take() {
-        let _ = child.kill();
-        let _ = child.wait();
-    }
 }
 
 fn millis(since: Instant) -> u64 {
@@ -443,22 +364,6 @@ fn is_there(root: &Root, id: &ReleaseId) -> bool {
         // Only what is known to be gone is: another release must not be taken for it because of an error that passes.
         Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
     }
-}
-
-fn all_records(root: &Root) -> Result<Vec<Record>, Failure> {
-    records::records(root).map_err(|error| failure::io("read", layout::RECORDS, &error))
-}
-
-fn read_record(root: &Root, id: &ReleaseId) -> Result<Option<Record>, Failure> {
-    records::read(root, id).map_err(|error| failure::io("read", layout::record(id), &error))
-}
-
-fn save(root: &Root, record: &Record) -> Result<(), Failure> {
-    records::write(root, record).map_err(|error| failure::io("write", layout::record(&record.release.id), &error))
-}
-
-fn save_whole(root: &Root, record: &Record) -> Result<(), Failure> {
-    records::write_whole(root, record).map_err(|error| failure::io("write", layout::record(&record.release.id), &error))
 }
 
 /// Reads the record of a release that may be live.
@@ -477,69 +382,12 @@ fn superseded(root: &Root, expected: Option<&ReleaseId>, live: Option<&ReleaseId
     failure::hinted(Code::Superseded, message, "another run changed it; make a new plan")
 }
 
-/// The command as it is kept for a later revert: complete in itself, and without variables that may be secret.
-fn recordable(exec: &Exec, helper: &Helper) -> Command {
-    let env: Vec<(String, String)> = exec.env.iter().filter(|(key, _)| key.starts_with("DEPLOYER_")).cloned().collect();
-    let another_user = exec.user.as_ref().is_some_and(|user| *user != helper.user.name);
-    if !another_user && env.is_empty() {
-        return exec.command.clone();
-    }
-    let bare = Exec { env: env.clone(), ..exec.clone() };
-    match exec::argv(&bare, &helper.user) {
-        Ok(argv) if another_user => Command::Argv(argv),
-        Ok(argv) => {
-            let variables = env.into_iter().map(|(key, value)| format!("{key}={value}"));
-            Command::Argv(std::iter::once("/usr/bin/env".to_owned()).chain(variables).chain(argv).collect())
-        }
-        Err(_) => exec.command.clone(),
-    }
-}
-
-/// The check as it is kept for a later revert: without variables that may be secret.
-fn recordable_check(check: &Check) -> Check {
-    let mut check = check.clone();
-    if let Probe::Run(exec) = &mut check.probe {
-        exec.env.retain(|(key, _)| key.starts_with("DEPLOYER_"));
-    }
-    check
-}
-
-/// Appends a line in Capistrano's format to the log that people and other tools read.
-fn log_revision(root: &Root, by: &str, record: &Record, again: bool) -> io::Result<()> {
-    let shown = |text: &str| Shown(text.as_bytes()).to_string();
-    let (by, id) = (shown(by), &record.release.id);
-    let line = if again {
-        format!("{by} rolled back to release {id}\n")
-    } else {
-        let reference = shown(record.release.reference.as_deref().unwrap_or("unknown"));
-        let commit = shown(record.release.commit.as_deref().unwrap_or("unknown"));
-        format!("Branch {reference} (at {commit}) deployed as release {id} by {by}\n")
-    };
-    let mut file = root.dir.open_append(layout::REVISIONS_LOG, 0o644)?;
-    file.write_all(line.as_bytes())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn id(text: &str) -> ReleaseId {
         text.parse().unwrap()
-    }
-
-    #[test]
-    fn events_that_are_noted_at_once_are_one_history() {
-        let directory = tempfile::tempdir().unwrap();
-        let root = Root::open(directory.path().to_str().unwrap()).unwrap();
-        let run = crate::op::RunInfo { run: "r".into(), by: "ada".into(), what: "deploying".into(), since: 0 };
-        let lock = crate::lock::acquire(&root, &run).unwrap().unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| (0..50).for_each(|_| note_begun(&root, &lock, "built", &id("b"), None).unwrap()));
-            }
-        });
-        let sequences: Vec<u64> = journal::read(&root).unwrap().iter().map(|event| event.sequence).collect();
-        assert_eq!(sequences, (1..=200).collect::<Vec<u64>>());
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! The dead man: waits for the deadline of an activation without holding anything, and puts it back if nobody confirmed it.
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::process::{Child, ExitCode, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use crate::activate::{self, Verdict};
-use crate::exec::Output;
+use crate::exec::{self, Output};
 use crate::facts;
+use crate::failure;
 use crate::helper::Helper;
-use crate::lock;
-use crate::op::{Failure, RunInfo};
+use crate::lock::{self, Lock};
+use crate::op::{Code, Failure, RunInfo};
 use crate::pipe::hold;
 use crate::recover::{self, Intent};
 use crate::release::ReleaseId;
@@ -19,6 +20,36 @@ use crate::root::Root;
 
 /// How often it looks whether it is still needed.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// The process that puts an unconfirmed release back when nobody else does.
+#[derive(Debug)]
+pub struct DeadMan(Child);
+
+/// Starts the dead man: this program again, with nothing of ours but the root's path.
+pub fn arm(helper: &Helper, lock: &Lock, intent: &Intent) -> Result<(), Failure> {
+    let mut process = exec::program("/proc/self/exe");
+    process
+        .args(["deadman", &helper.root_path, intent.to.as_str(), &lock.epoch.to_string()])
+        .env_clear()
+        .envs(helper.user.environment())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
+    let child = helper.children.spawn_apart(&mut process);
+    let child =
+        child.map_err(|error| failure::new(Code::Command, format!("the dead man cannot be started: {}", failure::cause(&error))))?;
+    *hold(&helper.dead_man) = Some(DeadMan(child));
+    Ok(())
+}
+
+/// Calls the dead man off. One of another helper finds that there is nothing to do.
+pub fn disarm(helper: &Helper) {
+    if let Some(DeadMan(mut child)) = hold(&helper.dead_man).take() {
+        let _ = child.kill();
+        let _ = child.wait();
+    }
+}
 
 /// `deadman ROOT RELEASE EPOCH`
 pub fn main(arguments: &[OsString]) -> ExitCode {

@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::activate::DeadMan;
 use crate::cache::Begun;
 use crate::current;
+use crate::deadman::DeadMan;
 use crate::doors::Doors;
 use crate::exec::{self, Job, Output};
 use crate::failure;

@@ -21,7 +21,7 @@ mod helper;
 mod isolate;
 mod journal;
 mod lock;
-#[path = "../op.rs"]
+#[path = "../op/mod.rs"]
 mod op;
 mod pipe;
 mod probe;

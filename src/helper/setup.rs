@@ -223,14 +223,15 @@ mod tests {
     fn a_place_that_is_a_link_to_nothing_is_named_with_what_to_type() {
         let (directory, helper) = host();
         let place = directory.path().join("srv");
-        std::os::unix::fs::symlink("over there", &place).unwrap();
+        let held = Dir::open_absolute(directory.path().to_str().unwrap()).unwrap();
+        held.replace_link(b"over there", "srv").unwrap();
         for check in [true, false] {
             let failure = set_up(&helper, &wanted(check)).unwrap_err();
             let (place, there) = (place.display(), directory.path().join("over there"));
             assert_eq!(failure.message, format!("`{place}` leads to `over there`, which does not exist"));
             assert!(failure.hint.unwrap().contains(&format!("`mkdir -p '{}'`; or remove the link: `rm {place}`", there.display())));
         }
-        std::fs::create_dir(directory.path().join("over there")).unwrap();
+        held.make_dirs("over there", PLAIN).unwrap();
         set_up(&helper, &wanted(false)).unwrap();
         assert!(directory.path().join("over there/app/.deployer").is_dir());
     }

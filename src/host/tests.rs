@@ -6,7 +6,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
 use super::{Call, Host, HostError, Reply};
 use crate::config::environment::{SessionKind, Target};
-use crate::op::{Answer, Code, Current, Facts, Failure, Op, RootState};
+use crate::op::{Answer, Code, Facts, Failure, Op};
+use crate::plan::tests::bare;
 use crate::session::bootstrap::Started;
 use crate::session::{Diagnostics, Pipe};
 use crate::wire::frame::{self, FrameKind, MAX_PAYLOAD};
@@ -78,30 +79,7 @@ impl Peer {
 }
 
 fn facts(hostname: &str) -> Facts {
-    Facts {
-        platform: "Linux x86_64".into(),
-        user: "ada".into(),
-        uid: 1000,
-        home: None,
-        hostname: hostname.into(),
-        boot_id: String::new(),
-        host_id: None,
-        helper: String::new(),
-        clock_ms: 0,
-        root: RootState::Ready,
-        filesystem: "ext4".into(),
-        free_bytes: 0,
-        total_bytes: 0,
-        free_inodes: 0,
-        current: Current::Absent,
-        releases: Vec::new(),
-        foreign: Vec::new(),
-        unreadable: Vec::new(),
-        holder: None,
-        hold: None,
-        unresolved: None,
-        epoch: 0,
-    }
+    Facts { hostname: hostname.into(), ..bare() }
 }
 
 async fn connected() -> (Host, Peer) {

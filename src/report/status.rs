@@ -88,7 +88,9 @@ impl StatusView {
         let mut rows = vec![["HOSTS", "LIVE", "RELEASE", "SINCE", "BY", "HEALTH", ""].map(str::to_owned).to_vec()];
         rows.extend(self.grouped().iter().map(|row| cells(row, &names, now)));
         if self.rows.iter().all(|row| row.health.is_none()) {
-            rows.iter_mut().for_each(|row| drop(row.remove(HEALTH)));
+            for row in &mut rows {
+                row.remove(HEALTH);
+            }
         }
         let rows: Vec<Vec<String>> = rows.into_iter().map(|row| row.iter().map(|cell| paper.safe(cell)).collect()).collect();
         lines.extend(table(&rows, 2).into_iter().map(|row| format!("  {row}")));

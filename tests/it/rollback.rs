@@ -10,6 +10,8 @@ use snapbox::str;
 use crate::harness::World;
 use crate::running::{answered, at_a_terminal};
 
+const QUESTION: &str = "Roll back? [y/N] ";
+
 /// Hosts on which three commits are confirmed, one after the other.
 fn world(hosts: &[&str]) -> (World, [String; 3]) {
     let world = World::new().local_hosts(hosts);
@@ -303,7 +305,6 @@ fn somebody_at_a_terminal_is_asked_once_and_told_what_from_and_what_to() {
     }
     let (mut world, commits) = world(&["app1", "app2"]);
     let [first, second, third] = commits.map(|commit| commit[..7].to_owned());
-    const QUESTION: &str = "Roll back? [y/N] ";
     for protected in ["", "protected = true\n"] {
         world.reconfigure(protected);
         let (status, shown) = answered(&world, &["rollback"], QUESTION, || {}, "n\n");

@@ -202,10 +202,8 @@ pub fn answered(world: &World, arguments: &[&str], question: &str, meanwhile: im
     });
     let mut shown = Vec::new();
     while !String::from_utf8_lossy(&shown).contains(question) {
-        match bytes.recv_timeout(PATIENCE) {
-            Ok(more) => shown.extend(more),
-            Err(_) => panic!("no {question:?} in {:?}", String::from_utf8_lossy(&shown)),
-        }
+        let more = bytes.recv_timeout(PATIENCE);
+        shown.extend(more.unwrap_or_else(|_| panic!("no {question:?} in {:?}", String::from_utf8_lossy(&shown))));
     }
     meanwhile();
     typed.write_all(answer.as_bytes()).unwrap();

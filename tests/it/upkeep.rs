@@ -56,10 +56,10 @@ fn setup_tells_of_a_current_that_cannot_be_switched_and_of_a_link_to_nothing() {
     fs::create_dir(world.current("app1")).unwrap();
     symlink("/srv/old/release", world.current("app2")).unwrap();
     for arguments in [&["setup"][..], &["setup", "--check"]] {
-        world.deployer(arguments).is(Exit::Refused, str![""], str![[r#"
+        world.deployer(arguments).is(Exit::Refused, str![""], str![[r"
 boskel → prod · setup · 3 hosts
 [<t>] connect  3/3
-[<t>] setup  3/3  as it must be
+[<t>] setup  3/3  app[1-2]: `current` is in the way · app3: as it must be
 
 error: `current` cannot be switched: nothing can be deployed before it is out of the way
   app1 | `current` is a real file or directory, not a link; look what is in it, then: mv <tmp>/srv/app1/boskel/current <tmp>/srv/app1/boskel/current.old
@@ -68,7 +68,7 @@ error: `current` cannot be switched: nothing can be deployed before it is out of
 
 prod still runs nothing on 3/3 hosts.
 
-"#]]);
+"]]);
     }
     fs::remove_dir(world.current("app1")).unwrap();
     fs::remove_file(world.current("app2")).unwrap();
@@ -85,7 +85,10 @@ fn setup_says_what_only_a_revision_tells_and_takes_one() {
     let mut world = World::new().local_hosts(&["app1"]);
     world.commit(&[("number", "one\n")]);
     world.reconfigure("[defaults.cache]\npath = \"<tmp>/packages\"\nfill = \"true\"\n[defaults.build]\ncommand = \"true\"");
-    world.deployer(["setup"]).is(Exit::Ok, str![""], str![[r#"
+    world.deployer(["setup"]).is(
+        Exit::Ok,
+        str![""],
+        str![[r"
 boskel → prod · setup · 1 host
 [<t>] connect  1/1
 warning: what the cache must hold, only a revision says, and [env.prod] names none
@@ -95,7 +98,8 @@ warning: what the cache must hold, only a revision says, and [env.prod] names no
 prod is ready: 1 host
   deploy  deployer deploy -e prod
 
-"#]]);
+"]],
+    );
     let run = world.deployer(["setup", "--rev", "master"]);
     run.ok();
     assert!(run.stderr.contains("export  1 file") && !run.stderr.contains("only a revision says"), "{run}");

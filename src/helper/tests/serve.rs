@@ -8,7 +8,7 @@ mod client;
 mod confirming;
 mod freeze;
 mod leaving;
-#[path = "../../op.rs"]
+#[path = "../../op/mod.rs"]
 mod op;
 #[expect(dead_code, reason = "the layout is the helper's")]
 #[path = "../../release.rs"]

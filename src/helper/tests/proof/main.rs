@@ -16,7 +16,7 @@ mod failures;
 mod invariants;
 mod kills;
 #[expect(dead_code, reason = "these tests build nothing from an index")]
-#[path = "../../../op.rs"]
+#[path = "../../../op/mod.rs"]
 mod op;
 mod races;
 #[expect(dead_code, reason = "the layout is the helper's")]
