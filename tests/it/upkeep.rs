@@ -59,7 +59,7 @@ fn setup_tells_of_a_current_that_cannot_be_switched_and_of_a_link_to_nothing() {
         world.deployer(arguments).is(Exit::Refused, str![""], str![[r"
 boskel → prod · setup · 3 hosts
 [<t>] connect  3/3
-[<t>] setup  3/3  app[1-2]: `current` is in the way · app3: as it must be
+[<t>] setup  3/3  app3: as it must be · app[1-2]: `current` is in the way
 
 error: `current` cannot be switched: nothing can be deployed before it is out of the way
   app1 | `current` is a real file or directory, not a link; look what is in it, then: mv <tmp>/srv/app1/boskel/current <tmp>/srv/app1/boskel/current.old
@@ -76,7 +76,23 @@ prod still runs nothing on 3/3 hosts.
     world.reconfigure("[defaults.cache]\npath = \"<tmp>/packages\"");
     symlink("nowhere", world.path("packages")).unwrap();
     for arguments in [&["setup", "-H", "app1"][..], &["setup", "--check", "-H", "app1"]] {
-        world.deployer(arguments).is(Exit::BuildFailed, str![""], str![]);
+        world.deployer(arguments).is(
+            Exit::BuildFailed,
+            str![""],
+            str![[r"
+boskel → prod · setup · 1 host
+[<t>] connect  1/1
+[<t>] ✗ app1 setup failed after <t>: `<tmp>/packages` leads to `nowhere`, which does not exist
+[<t>] ✗ setup  0/1  1 failed: app1
+
+✗ app1 · setup · failed after <t>
+  reason: `<tmp>/packages` leads to `nowhere`, which does not exist
+  hint: on that host, make what it leads to: `mkdir -p <tmp>/nowhere`; or remove the link: `rm <tmp>/packages`
+
+prod still runs nothing on 1/1 host.
+
+"]],
+        );
     }
 }
 
