@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::cli::{self, Common, What};
 use crate::command::builder;
 use crate::command::cache::{self, Supplies};
-use crate::command::failure;
+use crate::command::failure::{self, HostFailure};
 use crate::command::interrupt::Interrupt;
 use crate::command::locks::{self, Attempt};
 use crate::command::material::Material;
@@ -13,7 +13,7 @@ use crate::command::outcome;
 use crate::command::scene::{self, Ended, Scene};
 use crate::command::{boot_unit, print, sudoers};
 use crate::config::Overrides;
-use crate::config::environment::Environment;
+use crate::config::environment::{Environment, Network};
 use crate::error::Error;
 use crate::event::{Event, Events, Severity, Step};
 use crate::exit::Exit;
@@ -151,7 +151,7 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, (hosts, builders): (&[Host
                 let root = host.target().root.as_ref().unwrap_or(&environment.root);
                 evidence.extend(result.missing_files.iter().map(|file| format!("{} | {root}/{}/{file}", host.name(), layout::SHARED)));
             }
-            Err(error) => failures.push(failure::remote(host.name(), Step::Setup, &error)),
+            Err(error) => failures.push(failed(environment, &host, &error)),
         }
     }
     let live = fleet::live(hosts);
@@ -201,6 +201,12 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, (hosts, builders): (&[Host
     let verb = if args.check && changed > 0 { "setup" } else { "deploy" };
     let next = vec![(verb.to_owned(), format!("deployer {verb} -e {}", environment.name))];
     Ended { exit: Exit::Ok, error: None, live, ok: ready.len(), failed: 0, summary, next }
+}
+
+/// What helps where packages come through the index is another thing than where they lie in a cache.
+fn failed(environment: &Environment, host: &Host, error: &RemoteError) -> HostFailure {
+    let network = environment.of(host.target()).build.as_ref().map_or(Network::Blocked, |build| build.network);
+    HostFailure { step: Step::Setup, ..failure::build(host.name(), error, network) }
 }
 
 /// What is needed is read from a revision. Where none is known, it is told what is left out for that.

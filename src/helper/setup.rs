@@ -224,7 +224,7 @@ mod tests {
         let (directory, helper) = host();
         let place = directory.path().join("srv");
         let held = Dir::open_absolute(directory.path().to_str().unwrap()).unwrap();
-        held.replace_link(b"over there", "srv").unwrap();
+        rustix::fs::symlinkat("over there", &held, "srv").unwrap();
         for check in [true, false] {
             let failure = set_up(&helper, &wanted(check)).unwrap_err();
             let (place, there) = (place.display(), directory.path().join("over there"));
