@@ -125,7 +125,7 @@ pub static ALL: [Recipe; 6] = [
         fill: Fill {
             command: PYTHON,
             online: &[],
-            inputs: &["uv.lock", "pyproject.toml"],
+            inputs: &["uv.lock", "pyproject.toml", ".python-version"],
             place: "dist",
             portable: false,
             mixes: true,

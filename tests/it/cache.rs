@@ -340,3 +340,60 @@ fn a_revision_its_files_and_the_helpers_travel_in_one_file_to_a_site_that_reache
         assert!(!there.path("cache/deployer/shelf/sets").exists());
     }
 }
+
+/// A pip project, as far as its cache is concerned: it is filled with what lies in the tree.
+fn python_project(hosts: &[&str]) -> World {
+    let world = World::new().local_hosts(hosts).own_caches();
+    for host in hosts {
+        fs::create_dir(world.cache(host)).unwrap();
+    }
+    world.program(
+        "python3",
+        "case $1 in -m) mkdir -p venv/bin; printf '#!/bin/sh\\n' > venv/bin/python; chmod +x venv/bin/python ;; esac\n",
+    );
+    world
+}
+
+const FROM_TREE: &str = "[defaults.cache]\npath = \"/nonexistent\"\nfill = \"mkdir -p $DEPLOYER_CACHE; cp wheels/* $DEPLOYER_CACHE/\"\n\
+                         [defaults.build]\nrecipe = \"pip\"\nenv = { PATH = \"<tmp>/bin:/usr/bin:/bin\" }\n";
+
+#[test]
+fn a_list_that_a_list_includes_decides_what_is_needed() {
+    let world = python_project(&["app1"]).config(FROM_TREE);
+    world.commit(&[("requirements.txt", "-r deps/base.txt\n"), ("deps/base.txt", "one==1\n"), ("wheels/one-1-py3-none-any.whl", "1")]);
+    world.deployer(["cache", "fill", "--rev", "master"]).ok();
+    world.deployer(["cache", "status", "--rev", "master", "--exit-code"]).exits(Exit::Ok);
+    world.commit(&[("deps/base.txt", "one==2\n")]);
+    let status = world.deployer(["cache", "status", "--rev", "master"]);
+    status.exits(Exit::Refused);
+    assert!(status.stderr.contains("is not known here, nor on any host"), "{status}");
+    world.deployer(["cache", "status", "--rev", "master~1", "--exit-code"]).exits(Exit::Ok);
+}
+
+#[test]
+fn hosts_that_build_in_two_ways_are_looked_at_and_completed_each_in_its_own() {
+    let mut world = python_project(&["app1", "app2"]);
+    let roles = "[env.prod.role.old.build]\nrecipe = \"pip\"\nconfig = \"old.txt\"\nenv = { PATH = \"<tmp>/bin:/usr/bin:/bin\" }\n";
+    world.reconfigure(&format!("{FROM_TREE}{roles}"));
+    let config = world.repository.directory.join("deploy.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("name = \"app2\"\n", "name = \"app2\"\nroles = [\"old\"]\n")).unwrap();
+    world.commit(&[("requirements.txt", "one\n"), ("old.txt", "one\n"), ("wheels/one-1-py3-none-any.whl", "1")]);
+    world.deployer(["cache", "fill", "--rev", "master"]).ok();
+    let status = world.deployer(["cache", "status", "--rev", "master"]);
+    status.exits(Exit::Refused);
+    assert!(status.stdout.contains("app1  complete") && !status.stdout.contains("app2"), "{status}");
+    assert!(status.stderr.contains("hint: deployer cache fill -e prod --rev master -H app2\n"), "{status}");
+    world.deployer(["cache", "fill", "--rev", "master", "-H", "app2"]).ok();
+    let status = world.deployer(["cache", "status", "--rev", "master", "--exit-code"]);
+    status.exits(Exit::Ok);
+    assert!(status.stdout.contains("app1  complete") && status.stdout.contains("app2  complete"), "{status}");
+    fs::remove_file(world.cache("app2").join("dist/one-1-py3-none-any.whl")).unwrap();
+    let push = world.deployer(["cache", "push", "--rev", "master"]);
+    push.exits(Exit::Ok);
+    assert!(push.stderr.contains("2 caches complete for") && push.stderr.contains("1 file and 1 file"), "{push}");
+    assert!(world.cache("app2").join("dist/one-1-py3-none-any.whl").exists());
+    let export = world.deployer(["cache", "export", "file", "--rev", "master"]);
+    export.exits(Exit::Usage);
+    assert!(export.stderr.contains("narrow to those of one way: `-R NAME`, or `-H NAME`"), "{export}");
+}
