@@ -90,7 +90,7 @@ pub fn twin<'a>(builder: &Host, hosts: &'a [Host]) -> Option<&'a Host> {
 pub fn plan_apart(environment: &Environment, host: &Host, local: &Material, force: bool) -> Result<HostPlan, Error> {
     let (name, facts, root) = (host.name(), host.facts(), root_of(environment, host.target()));
     let wanted = local.wanted(environment.of(host.target()), force);
-    let plan = plan::host(name, &facts, &wanted, local.need(), &environment.name);
+    let plan = plan::host(name, &facts, &wanted, local.need(), &environment.as_typed());
     let Some(blocker) = plan.blockers.iter().find(|blocker| blocker.code != "current") else { return Ok(plan) };
     let what = format!("`{name}` cannot build in `{root}`, where the release will run: {}", blocker.message);
     let hint = if blocker.code.starts_with("root-") {

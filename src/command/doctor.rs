@@ -233,7 +233,7 @@ async fn builders(scene: &Scene, members: &[Host], events: &Events) -> Vec<Findi
     }
     fleet::close(&connected.hosts).await;
     // No `-H` names it: `setup` makes it ready, and deploys prune it.
-    let setup = format!("deployer setup -e {}", environment.name);
+    let setup = environment.typed("setup");
     let fix = |name: &str, fix: String| match (name, fix.contains(" -H ")) {
         ("disk", _) => None,
         (_, true) => Some(setup.clone()),
@@ -282,7 +282,7 @@ fn roots(environment: &Environment) -> String {
 }
 
 fn layout(environment: &Environment, facts: &[(String, Arc<Facts>)]) -> Vec<Finding> {
-    let setup = format!("deployer setup -e {}", environment.name);
+    let setup = environment.typed("setup");
     let mut findings = Vec::new();
     let mut ready = 0;
     for (name, facts) in facts {
@@ -361,7 +361,7 @@ fn activations(environment: &Environment, facts: &[(String, Arc<Facts>)]) -> Vec
     unresolved
         .map(|(name, release)| {
             let text = format!("{name}: {release} was activated and neither confirmed nor put back");
-            Finding::new(HOSTS, "activation", Level::Problem, text, Some(format!("deployer deploy -e {}", environment.name)))
+            Finding::new(HOSTS, "activation", Level::Problem, text, Some(environment.typed("deploy")))
         })
         .collect()
 }

@@ -154,7 +154,7 @@ fn in_the_way(scene: &Scene, connected: &Connected, states: &[LockState]) -> Res
     let verb = if matches!(obstacle, Obstacle::Run(_)) { "is locked" } else { "is on hold" };
     Err(Error::new(Exit::Locked, "locked", format!("`{}` {verb} by {}", host.name(), obstacle.who()))
         .state(NOTHING)
-        .hint(format!("look: deployer lock status -e {}", scene.environment.name)))
+        .hint(format!("look: {}", scene.environment.typed("lock status"))))
 }
 
 fn obstacle(state: &LockState) -> Option<Obstacle> {

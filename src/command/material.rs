@@ -68,8 +68,8 @@ impl Material {
             let what = format!("`{}` is {}, and {} confirmed {confirmed}", revision.reference, short(&revision.commit), from.name);
             return Err(Error::new(Exit::Refused, "other-revision", what)
                 .state("nothing was changed")
-                .hint(format!("deployer deploy -e {} --rev {}", from.name, revision.reference))
-                .hint(format!("deployer deploy -e {} --from {}", scene.environment.name, from.name)));
+                .hint(format!("{} --rev {}", from.typed("deploy"), revision.reference))
+                .hint(format!("{} --from {}", scene.environment.typed("deploy"), from.name)));
         }
         let (repository, revision) = known.unzip();
         let manifest = (*promoted.capture.manifest).clone();
@@ -143,7 +143,7 @@ impl Material {
         let bad = plan::bad(facts.iter().map(|facts| &**facts));
         let plan = |(host, facts): (&Host, &Arc<Facts>)| {
             let wanted = Wanted { bad: bad.clone(), ..self.wanted(environment.of(host.target()), force) };
-            plan::host(host.name(), facts, &wanted, self.need(), &environment.name)
+            plan::host(host.name(), facts, &wanted, self.need(), &environment.as_typed())
         };
         hosts.iter().zip(&facts).map(plan).collect()
     }

@@ -93,7 +93,7 @@ async fn from_hosts(from: &Environment, to: &Environment, hosts: &[Host]) -> Res
 
 /// Finds the one release that all hosts serve and that was confirmed on each. Gives the first host's record.
 fn confirmed(from: &Environment, hosts: &[Host]) -> Result<Record, Error> {
-    let hint = format!("deployer status -e {}", from.name);
+    let hint = from.typed("status");
     let mut first: Option<Record> = None;
     for host in hosts {
         let facts = host.facts();
@@ -119,7 +119,7 @@ fn confirmed(from: &Environment, hosts: &[Host]) -> Result<Record, Error> {
                 let same = "the same commit, built in different ways";
                 let what = if fleet::live(hosts).len() > 1 { state } else { format!("{} serves {same}", from.name) };
                 return Err(refused("not-uniform", format!("{what}: there is no one release to promote"))
-                    .hint(format!("deployer deploy -e {}", from.name))
+                    .hint(from.typed("deploy"))
                     .hint(hint));
             }
         }

@@ -22,7 +22,7 @@ use crate::release::ReleaseId;
 pub async fn prune(common: &Common, args: &cli::Prune) -> Result<Exit, Error> {
     let scene = Scene::set(common, &scene::common_overrides(common)).await?;
     let only = args.release.as_deref().map(str::parse).transpose().map_err(|error: crate::release::ReleaseIdError| {
-        Error::new(Exit::Usage, "release-id", error.to_string()).hint(format!("deployer releases -e {}", scene.environment.name))
+        Error::new(Exit::Usage, "release-id", error.to_string()).hint(scene.environment.typed("releases"))
     })?;
     if only.is_some() {
         // Removing a named release cannot be undone.

@@ -328,6 +328,6 @@ async fn put_back(scene: &Scene, switched: &[Back<'_>], hosts: &[Host], mut fail
     };
     let error = outcome::explain(exit, &failures, hosts.len(), state.clone());
     let (failed, summary) = (failures.len(), format!("The rollback failed. {state}."));
-    let next = outcome::look_at(&scene.environment.name, &failures);
+    let next = outcome::look_at(&scene.environment.as_typed(), &failures);
     Ended { exit, error: Some(error), live, ok: 0, failed, summary, next }
 }

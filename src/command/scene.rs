@@ -54,7 +54,6 @@ pub struct Scene {
     /// The environment whose confirmed release is taken instead of a revision.
     pub from: Option<Environment>,
     /// The flags that named the config and set keys of it.
-    pub given: String,
     began: Instant,
 }
 
@@ -65,6 +64,7 @@ impl Scene {
         let file = load(common)?;
         let name = environment_name(common, &file)?;
         let mut environment = file.environment(&name, overrides)?;
+        environment.was_given(&typed::given(common));
         let directories = Directories::find()?;
         inventory::resolve(&mut environment, &directories.cache).await?;
         environment.check_roles(true)?;
@@ -75,7 +75,7 @@ impl Scene {
         let now = now();
         let stamp = stamp(now);
         let run = format!("{stamp}-{}", random_hex(3)?);
-        Ok(Self { environment, directories, run, actor: actor(), stamp, now, from: None, given: typed::given(common), began })
+        Ok(Self { environment, directories, run, actor: actor(), stamp, now, from: None, began })
     }
 
     /// Settles where a promotion takes from. An environment with `only-from` takes from nowhere else.
@@ -89,13 +89,14 @@ impl Scene {
         if let Some(only) = only.filter(|only| what.from.as_deref() != Some(*only)) {
             return Err(Error::new(Exit::Refused, "only-from", format!("{name} takes only what {only} confirmed: `only-from`"))
                 .state("nothing was changed")
-                .hint(format!("deployer deploy -e {name} --from {only}")));
+                .hint(format!("{} --from {only}", self.environment.typed("deploy"))));
         }
         let Some(from) = &what.from else { return Ok(()) };
         if from == name {
             return Err(Error::new(Exit::Usage, "from-itself", format!("`--from {from}` is the environment itself")));
         }
         let mut environment = file.environment(from, &common_overrides(common))?;
+        environment.was_given(&typed::given(common));
         inventory::resolve(&mut environment, &self.directories.cache).await?;
         connecting(common, &mut environment.connect, &self.directories)?;
         self.from = Some(environment);

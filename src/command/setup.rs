@@ -174,7 +174,7 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, (hosts, builders): (&[Host
         let error = Error::new(Exit::Refused, "needs-root", "the login user may not do all of it; root has to run this once")
             .evidence(evidence)
             .state(state)
-            .hint(format!("then again: deployer setup -e {}", environment.name));
+            .hint(format!("then again: {}", environment.typed("setup")));
         return counts(error, 0);
     }
     let in_the_way: Vec<String> = hosts.iter().filter_map(|host| current_in_the_way(environment, host)).collect();
@@ -183,14 +183,14 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, (hosts, builders): (&[Host
             Error::new(Exit::Refused, "current", "`current` cannot be switched: nothing can be deployed before it is out of the way")
                 .evidence(in_the_way)
                 .state(state)
-                .hint(format!("then again: deployer setup -e {}", environment.name));
+                .hint(format!("then again: {}", environment.typed("setup")));
         return counts(error, 0);
     }
     if !evidence.is_empty() {
         let error = Error::new(Exit::Refused, "shared-missing", "shared files are missing: put each where it belongs, once")
             .evidence(evidence)
             .state(state)
-            .hint(format!("then again: deployer setup -e {}", environment.name));
+            .hint(format!("then again: {}", environment.typed("setup")));
         return counts(error, 0);
     }
     let summary = match (args.check, changed) {

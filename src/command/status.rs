@@ -279,6 +279,6 @@ fn next(scene: &Scene, rows: &[StatusRow]) -> Vec<(String, String)> {
     if others.is_empty() {
         return Vec::new();
     }
-    let command = format!("deployer deploy -e {} --rev {most} -H {}", scene.environment.name, others.join(","));
+    let command = format!("{} --rev {most} -H {}", scene.environment.typed("deploy"), others.join(","));
     vec![(format!("Bring the others to {most}"), command)]
 }

@@ -38,7 +38,7 @@ impl Scene {
     }
 
     fn command(&self, verb: &str, flags: &str) -> String {
-        format!("deployer {verb} -e {}{}{flags}", self.environment.name, self.given)
+        format!("{}{flags}", self.environment.typed(verb))
     }
 }
 

@@ -84,6 +84,8 @@ pub struct Environment {
     pub min_healthy: Amount,
     /// Hosts of the environment that the selectors left out: a run does not touch them, and asks how they are where that matters.
     pub left_out: Vec<Target>,
+    /// The flags of this command that say which config was read and what was set in it: ` -c other.toml`. Advice repeats them.
+    pub given: String,
     pub parallel: usize,
     /// When it may be deployed to; none is at any time.
     pub windows: Vec<Window>,

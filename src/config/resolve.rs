@@ -70,6 +70,7 @@ impl Reader<'_> {
             min_healthy: self.amount(&["min-healthy"])?,
             pause: self.duration(&["pause"])?,
             left_out: Vec::new(),
+            given: String::new(),
             parallel: self.number(&["parallel"])?,
             windows: self.windows()?,
             connect: self.connect()?,

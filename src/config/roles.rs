@@ -13,6 +13,25 @@ impl Environment {
         self.by_role.iter().find(|(role, _)| target.roles.contains(role)).map_or(self, |(_, environment)| environment)
     }
 
+    /// What to type for a verb on this environment, as this command found it.
+    #[must_use]
+    pub fn typed(&self, verb: &str) -> String {
+        format!("deployer {verb} -e {}", self.as_typed())
+    }
+
+    /// What stands behind `-e`.
+    #[must_use]
+    pub fn as_typed(&self) -> String {
+        format!("{}{}", self.name, self.given)
+    }
+
+    /// Keeps what advice repeats.
+    pub fn was_given(&mut self, flags: &str) {
+        for environment in std::iter::once(&mut self.given).chain(self.by_role.iter_mut().map(|(_, environment)| &mut environment.given)) {
+            flags.clone_into(environment);
+        }
+    }
+
     /// Every way in which hosts are built, activated and checked: what holds for all, and what holds for a role.
     pub fn ways(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(self.by_role.iter().map(|(_, environment)| environment))

@@ -33,6 +33,9 @@ pub struct CacheView {
     /// What the files were chosen for besides.
     pub others: Vec<OtherKind>,
     pub hosts: Vec<CacheRow>,
+    /// The flags that said which config was read.
+    #[serde(skip)]
+    pub given: String,
 }
 
 /// A kind of host that the builder is not.
@@ -144,11 +147,11 @@ impl CacheView {
         if !lacking.is_empty() {
             let only =
                 if lacking.len() == self.hosts.len() { String::new() } else { format!(" -H {}", crate::config::ranges::fold(&lacking)) };
-            lines.push(format!("  Fix: deployer cache push -e {} --rev {}{only}", self.env, self.reference));
+            lines.push(format!("  Fix: deployer cache push -e {}{} --rev {}{only}", self.env, self.given, self.reference));
         }
         // One of a kind fills for all of its kind.
         if let Some(first) = hosts_of(&|row| row.unfit.is_some() && row.error.is_none()).first() {
-            lines.push(format!("  Fix: deployer cache fill -e {} --rev {} -H {first}", self.env, self.reference));
+            lines.push(format!("  Fix: deployer cache fill -e {}{} --rev {} -H {first}", self.env, self.given, self.reference));
         }
         written(&lines, paper)
     }
@@ -185,6 +188,7 @@ mod tests {
             proven: Some(true),
             others: vec![OtherKind { kind: "CPython 3.9 (x86_64, glibc 2.31)".into(), on: "app01".into(), files: 9, proven: false }],
             hosts: (1..=12).map(row).collect(),
+            given: " -c other.toml".into(),
         };
         assert_data_eq!(
             view.text(1180, Paper::PLAIN),
@@ -199,8 +203,8 @@ boskel → prod · a1b2c3d (v2.8.0) needs 212 files, 48.1 MB in /srv/cache
   app07                      4 of 212 files missing: dist/lxml-1.whl, dist/zope-1.whl, dist/six-1.whl, …
   app09                      1 of 212 files damaged: dist/a/u{1b}[1m.whl
   app11                      `lxml-5-cp311-cp311-linux_x86_64.whl` is of no use here: this host has CPython 3.9
-  Fix: deployer cache push -e prod --rev v2.8.0 -H app[07,09].example.net
-  Fix: deployer cache fill -e prod --rev v2.8.0 -H app11.example.net
+  Fix: deployer cache push -e prod -c other.toml --rev v2.8.0 -H app[07,09].example.net
+  Fix: deployer cache fill -e prod -c other.toml --rev v2.8.0 -H app11.example.net
 
 "]]
         );

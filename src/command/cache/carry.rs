@@ -9,6 +9,7 @@ use crate::carry::{self, CarryError, Head, Reader, Writer};
 use crate::cli::{self, Common};
 use crate::command::print;
 use crate::command::scene::{self, Directories, Scene};
+use crate::command::typed;
 use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
@@ -113,7 +114,8 @@ pub async fn import(common: &Common, args: &cli::CacheImport) -> Result<Exit, Er
     let directories = Directories::find()?;
     let file = scene::load(common)?;
     let name = scene::environment_name(common, &file)?;
-    let environment = file.environment(&name, &scene::common_overrides(common))?;
+    let mut environment = file.environment(&name, &scene::common_overrides(common))?;
+    environment.was_given(&typed::given(common));
     let git = &environment.source.git;
     let named = Path::new(git).extension().is_some_and(|extension| extension == "bundle");
     let own = || if named { PathBuf::from(git) } else { PathBuf::from(format!("{}.bundle", environment.project)) };
@@ -153,7 +155,8 @@ pub async fn import(common: &Common, args: &cli::CacheImport) -> Result<Exit, Er
         text += &format!("  next      set `git = \"{}.bundle\"` in [source] of deploy.toml\n", environment.project);
     }
     // Hosts that are new get their directories, caches and build environments first; those that have them lose nothing.
-    text += &format!("  then      deployer setup -e {name}\n            deployer deploy -e {name} --rev {}\n", head.reference);
+    let (setup, deploy) = (environment.typed("setup"), environment.typed("deploy"));
+    text += &format!("  then      {setup} --rev {0}\n            {deploy} --rev {0}\n", head.reference);
     Ok(print(&text))
 }
 

@@ -137,8 +137,8 @@ async fn on_builder(
     let tally = Tally::new(events, 1);
     if let Attempt::Refused(mut error) = locks::take(scene, one, &format!("filling the cache for {}", subject.local.label())).await {
         error.state = Some("the cache stays as it was".to_owned());
-        if error.exit != Exit::Locked {
-            error.hints.push(format!("deployer setup -e {} -H {}", scene.environment.name, host.name()));
+        if error.exit != Exit::Locked && !local {
+            error.hints.push(format!("{} -H {}", scene.environment.typed("setup"), host.name()));
         }
         return Err(error);
     }
@@ -170,7 +170,7 @@ async fn on_builder(
         return Err(error.state(state));
     }
     let rev = subject.rev_flag();
-    let next = vec![("push".to_owned(), format!("deployer cache push -e {}{}{rev}", scene.environment.name, scene.given))];
+    let next = vec![("push".to_owned(), format!("{}{rev}", scene.environment.typed("cache push")))];
     let (of_all, of_own) = (filled.files.totals().0, filled.own.totals().0);
     let more = if of_all > of_own { format!("; {} more for {}", counted(of_all - of_own, "file"), others.named()) } else { String::new() };
     let summary = format!("Filled for {}: {}{proven}{more}, in {took}", subject.local.label(), summary(&filled.own));

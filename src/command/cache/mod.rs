@@ -166,7 +166,7 @@ fn overrides(common: &Common, rev: Option<&str>) -> Overrides {
 
 /// What to type to have a cache filled with what this revision needs.
 pub fn fill_command(environment: &Environment) -> String {
-    format!("deployer cache fill -e {}{}", environment.name, rev_flag(environment))
+    format!("{}{}", environment.typed("cache fill"), rev_flag(environment))
 }
 
 fn rev_flag(environment: &Environment) -> String {

@@ -100,6 +100,7 @@ async fn view(subject: &Subject<'_>, connected: &fleet::Connected, events: &Even
         proven: about.map(|about| about.proven),
         others: set.parts.iter().skip(1).map(other_kind).collect(),
         hosts,
+        given: environment.given.clone(),
     })
 }
 

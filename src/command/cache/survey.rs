@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::stock::Looked;
-use super::{Stock, fill_command, known_set, look};
+use super::{Stock, fill_command, known_set, look, rev_flag};
 use crate::command::material::Material;
 use crate::command::scene::Scene;
 use crate::config::environment::Environment;
@@ -146,6 +146,6 @@ impl Survey {
             return Some(format!("{} -H {}", fill_command(environment), unfit.host));
         }
         let lacking: Vec<&str> = self.lacking().into_values().flatten().collect();
-        (!lacking.is_empty()).then(|| format!("deployer cache push -e {} -H {}", environment.name, ranges::fold(&lacking)))
+        (!lacking.is_empty()).then(|| format!("{}{} -H {}", environment.typed("cache push"), rev_flag(environment), ranges::fold(&lacking)))
     }
 }

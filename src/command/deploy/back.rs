@@ -49,7 +49,7 @@ impl Deploy<'_> {
             String::new()
         };
         let error = outcome::explain_unless(why, exit, failures, self.environment.targets.len(), state.clone());
-        let next = outcome::look_at(&self.environment.name, failures);
+        let next = outcome::look_at(&self.environment.as_typed(), failures);
         Ended { exit, error: Some(error), live, ok: 0, failed: failures.len(), summary: format!("{first} {state}{bad}."), next }
     }
 }

@@ -60,7 +60,7 @@ impl Deploy<'_> {
         let (done, left): (Vec<&str>, Vec<&str>) = names.partition(|name| is_done(name));
         let ok = done.len();
         let summary = format!("Deployed {label} to {name}: {ok} of {hosts} hosts in {took}; {state}");
-        let mut next = outcome::look_at(name, &failures);
+        let mut next = outcome::look_at(&self.environment.as_typed(), &failures);
         if !left.is_empty() {
             next.push(("finish".to_owned(), self.scene.typed_on("deploy", &self.args.typed(), &left)));
         }
@@ -132,7 +132,7 @@ impl Deploy<'_> {
         let state = format!("nothing was activated; {serving}");
         let error = outcome::explain_unless(why, Exit::BuildFailed, failures, self.environment.targets.len(), state);
         let summary = format!("Not deployed. Nothing was activated: {serving}.");
-        let mut next = outcome::look_at(name, failures);
+        let mut next = outcome::look_at(&self.environment.as_typed(), failures);
         next.push(("retry".to_owned(), self.again()));
         let failed: BTreeSet<&str> = failures.iter().map(|failure| failure.host.as_str()).collect();
         if !failed.is_empty() && failed.len() < hosts.len() {
