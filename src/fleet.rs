@@ -1,6 +1,6 @@
 //! The same work on many hosts: connecting, and the tally that turns what single hosts do into the run's steps.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -62,15 +62,24 @@ struct Count {
     slowest: (f64, String),
     sent: u64,
     detail: Option<String>,
-    /// The hosts by what was told of each.
-    details: BTreeMap<String, Vec<String>>,
+    /// The hosts that something was sent to, by what was told of it.
+    supplied: BTreeMap<String, BTreeSet<String>>,
     told: bool,
 }
 
 impl Count {
     fn new() -> Self {
-        let (began, slowest, details) = (Instant::now(), (0.0, String::new()), BTreeMap::new());
-        Self { began, ok: 0, failed: 0, absent: 0, slowest, sent: 0, detail: None, details, told: false }
+        Self {
+            began: Instant::now(),
+            ok: 0,
+            failed: 0,
+            absent: 0,
+            slowest: (0.0, String::new()),
+            sent: 0,
+            detail: None,
+            supplied: BTreeMap::new(),
+            told: false,
+        }
     }
 }
 
@@ -130,7 +139,9 @@ impl<'a> Tally<'a> {
         count.sent += done.sent_bytes.unwrap_or(0);
         if let (Status::Ok, Some(detail)) = (status, &done.detail) {
             count.detail = Some(detail.clone());
-            count.details.entry(detail.clone()).or_default().push(host.to_owned());
+            if done.sent_bytes.is_some() {
+                count.supplied.entry(detail.clone()).or_default().insert(host.to_owned());
+            }
         }
         let Done { exit, command, detail, sent_bytes } = done;
         let stage = step.stage();
@@ -179,9 +190,8 @@ fn summary(step: Step, count: &Count) -> String {
                 None => format!("{per_host} sent per host"),
             }
         }
-        Step::Cache if count.sent > 0 && count.ok > 0 => {
-            let detail = count.detail.as_ref().map_or_else(String::new, |detail| format!("{detail}, "));
-            format!("{detail}{} sent in all", crate::figures::bytes(count.sent))
+        Step::Cache if !count.supplied.is_empty() => {
+            format!("{}, {} sent in all", supplied(count), crate::figures::bytes(count.sent))
         }
         Step::Build if count.ok + count.failed > 1 => format!("slowest {} {:.1}s", count.slowest.1, count.slowest.0),
         // Hosts that were in one state are in one now; what another needed is not theirs.
@@ -194,10 +204,17 @@ fn summary(step: Step, count: &Count) -> String {
     }
 }
 
-fn folded(hosts: &[String]) -> String {
-    let mut hosts: Vec<&str> = hosts.iter().map(String::as_str).collect();
-    hosts.sort_unstable();
-    ranges::fold(&hosts)
+/// What hosts lacked: of those that lacked nothing there is nothing to say, whoever was the last.
+fn supplied(count: &Count) -> String {
+    /// How many different lacks are worth a word each.
+    const KINDS: usize = 3;
+    let hosts: usize = count.supplied.values().map(BTreeSet::len).sum();
+    let on = |(detail, hosts): (&String, &BTreeSet<String>)| format!("{detail} on {}", ranges::fold(&Vec::from_iter(hosts)));
+    match count.supplied.first_key_value() {
+        Some((detail, alike)) if alike.len() == count.ok as usize => detail.clone(),
+        _ if count.supplied.len() <= KINDS => count.supplied.iter().map(on).collect::<Vec<_>>().join(", "),
+        _ => format!("files were missing on {}", crate::figures::counted(hosts as u64, "host")),
+    }
 }
 
 /// How connecting to the fleet went: the hosts that answered, and those that did not.
@@ -264,4 +281,37 @@ pub async fn refresh(hosts: &[Host]) {
 pub fn live(hosts: &[Host]) -> BTreeMap<String, u32> {
     let facts: Vec<Arc<Facts>> = hosts.iter().map(Host::facts).collect();
     plan::live_counts(facts.iter().map(|facts| &**facts))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The summary of a step on caches: what each host lacked, in the order in which they came to an end.
+    fn told(hosts: &[(&str, Option<&str>)]) -> String {
+        let (events, _) = Events::new(Instant::now());
+        let tally = Tally::new(&events, hosts.len() + 1);
+        for (host, lacked) in hosts {
+            let detail = Some(lacked.unwrap_or("complete").to_owned());
+            tally.record(host, Step::Cache, Status::Ok, 0.1, Done { detail, sent_bytes: lacked.map(|_| 200_000), ..Done::default() });
+        }
+        let steps = tally.steps.lock().unwrap();
+        summary(Step::Cache, &steps[&Step::Cache])
+    }
+
+    #[test]
+    fn what_caches_lacked_is_told_whichever_host_is_the_last() {
+        let many = Some("8 files were missing");
+        assert_eq!(told(&[("app1", None), ("app2", None)]), "complete");
+        for hosts in [[("app1", None), ("app2", many)], [("app2", many), ("app1", None)]] {
+            assert_eq!(told(&hosts), "8 files were missing on app2, 200.0 kB sent in all");
+        }
+        assert_eq!(told(&[("app1", many), ("app2", many)]), "8 files were missing, 400.0 kB sent in all");
+        let two = [("app3", Some("1 file was missing")), ("app2", many), ("app1", many), ("app4", None)];
+        assert_eq!(told(&two), "1 file was missing on app3, 8 files were missing on app[1-2], 600.0 kB sent in all");
+        let lacks: Vec<String> = (2..6).map(|n| format!("{n} files were missing")).collect();
+        let each: Vec<(String, &str)> = lacks.iter().enumerate().map(|(n, lack)| (format!("app{n}"), lack.as_str())).collect();
+        let each: Vec<(&str, Option<&str>)> = each.iter().map(|(host, lack)| (host.as_str(), Some(*lack))).collect();
+        assert_eq!(told(&each), "files were missing on 4 hosts, 800.0 kB sent in all");
+    }
 }
