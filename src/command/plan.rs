@@ -9,10 +9,11 @@ use crate::command::manifests;
 use crate::command::material::Material;
 use crate::command::outcome;
 use crate::command::print;
-use crate::command::scene::Scene;
+use crate::command::scene::{self, Scene};
 use crate::command::windows;
 use crate::config::Overrides;
 use crate::config::environment::{Build, BuildOn, Cache, Environment, Hook, HookPlace, Moment, Network, Target};
+use crate::config::placeholders::{self, Places, Values};
 use crate::error::Error;
 use crate::event::Events;
 use crate::exit::Exit;
@@ -21,7 +22,9 @@ use crate::git::CommitLine;
 use crate::host::Host;
 use crate::op::{Answer, Command, Op, PathKind, PathState};
 use crate::plan::{self, Action, HostPlan};
+use crate::recipe::Recipe;
 use crate::report::plan::{Blocker, PlanBuild, PlanCommit, PlanRoleBuild, PlanRow, PlanView};
+use crate::report::run::shown_command;
 use crate::rollout;
 use crate::tree::path::Shown;
 use crate::tree::{Digest, Kind, TreePath};
@@ -130,8 +133,12 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, caches: Op
         tree_files: files,
         tree_bytes: bytes,
         hosts: rows,
-        build: environment.build.as_ref().filter(|_| local.promoted.is_none()).map(|wanted| build(wanted, connected)),
-        role_builds: if local.promoted.is_none() { role_builds(environment, connected) } else { Vec::new() },
+        build: environment
+            .build
+            .as_ref()
+            .filter(|_| local.promoted.is_none())
+            .map(|wanted| build(wanted, environment, environment, local, connected)),
+        role_builds: if local.promoted.is_none() { role_builds(environment, local, connected) } else { Vec::new() },
         promoted_from: local.promoted.as_ref().and_then(|promoted| promoted.origin().environment),
         built_on: local.promoted.as_ref().map(|promoted| promoted.origin().host),
         steps: steps(environment, local, &plans),
@@ -238,14 +245,14 @@ fn alone(environment: &Environment) -> String {
 }
 
 /// The builds of roles, where they are not everybody's.
-fn role_builds(environment: &Environment, connected: &Connected) -> Vec<PlanRoleBuild> {
+fn role_builds(environment: &Environment, local: &Material, connected: &Connected) -> Vec<PlanRoleBuild> {
     let differing = environment.by_role.iter().filter(|(_, way)| way.build != environment.build);
-    differing
-        .map(|(role, way)| PlanRoleBuild { role: role.clone(), build: way.build.as_ref().map(|wanted| build(wanted, connected)) })
-        .collect()
+    let build = |way: &Environment| way.build.as_ref().map(|wanted| build(wanted, way, environment, local, connected));
+    differing.map(|(role, way)| PlanRoleBuild { role: role.clone(), build: build(way) }).collect()
 }
 
-fn build(build: &Build, connected: &Connected) -> PlanBuild {
+/// How the hosts build that build in one way of the environment.
+fn build(build: &Build, way: &Environment, environment: &Environment, local: &Material, connected: &Connected) -> PlanBuild {
     let network = match build.network {
         Network::Blocked => "blocked",
         Network::None => "none",
@@ -256,12 +263,53 @@ fn build(build: &Build, connected: &Connected) -> PlanBuild {
         Command::Shell(text) => vec![text.clone()],
         Command::Argv(_) => outcome::command_words(&build.command),
     };
+    let recipe = Recipe::find(&build.recipe).filter(|recipe| !recipe.command.is_empty());
+    let runs = match (&build.command, recipe.and_then(|recipe| recipe.runs)) {
+        (Command::Shell(text), _) => text.clone(),
+        (Command::Argv(_), Some(runs)) => runs.replace("{config}", build.config.as_deref().unwrap_or_default()),
+        (Command::Argv(words), None) => {
+            let hosts: Vec<&Host> = connected.hosts.iter().filter(|host| std::ptr::eq(environment.of(host.target()), way)).collect();
+            shown_command(&filled_in(words, way, local, &hosts))
+        }
+    };
     let once_on = match &build.on {
         BuildOn::Host => None,
         BuildOn::First => connected.hosts.first().map(|host| host.name().to_owned()),
         BuildOn::One(target) => Some(target.name.clone()),
     };
-    PlanBuild { command, network: network.to_owned(), timeout_secs: build.timeout.as_secs_f64(), once_on }
+    let recipe = recipe.map(|recipe| recipe.name.to_owned());
+    PlanBuild { command, recipe, runs, network: network.to_owned(), timeout_secs: build.timeout.as_secs_f64(), once_on }
+}
+
+/// The words of a command with what is known before a deploy, and is the same on all of the hosts.
+fn filled_in(words: &[String], way: &Environment, local: &Material, hosts: &[&Host]) -> Vec<String> {
+    let rev = local.commit().unwrap_or_else(|| local.reference());
+    let of_hosts: Vec<Values> = hosts.iter().map(|host| scene::values(way, host, "{release}", &rev, &local.label())).collect();
+    let known = |name: &str, of: fn(&Values) -> &String| common(of_hosts.iter().map(of)).cloned().unwrap_or_else(|| format!("{{{name}}}"));
+    let values = Values {
+        env: known("env", |values| &values.env),
+        rev: known("rev", |values| &values.rev),
+        short_rev: known("short-rev", |values| &values.short_rev),
+        release: known("release", |values| &values.release),
+        host: known("host", |values| &values.host),
+        role: known("role", |values| &values.role),
+        root: known("root", |values| &values.root),
+        current: known("current", |values| &values.current),
+        shared: known("shared", |values| &values.shared),
+    };
+    let cache = common(hosts.iter().filter_map(|host| cache::place_of(way, host.target(), &local.artifact.manifest)));
+    let places = Places {
+        cache: Some(cache.unwrap_or_else(|| "{cache}".to_owned())),
+        scratch: "{scratch}".to_owned(),
+        index: Some("{index}".to_owned()),
+    };
+    words.iter().map(|word| placeholders::expand_build(word, &values, &places).unwrap_or_else(|_| word.clone())).collect()
+}
+
+/// What all are, if they are the same.
+fn common<T: PartialEq>(mut all: impl Iterator<Item = T>) -> Option<T> {
+    let first = all.next()?;
+    all.all(|other| other == first).then_some(first)
 }
 
 async fn row(scene: &Scene, local: &Material, host: &Host, plan: &HostPlan) -> PlanRow {

@@ -80,6 +80,7 @@ pub static ALL: [Recipe; 6] = [
         // Never `-o`: with `install-from-cache` buildout refuses it, and without it nothing is installed.
         command: &["{venv}/bin/buildout", "-c", "{config}"],
         // buildout's own `install-from-cache` does not stop pip, which it runs for build requirements.
+        runs: None,
         env: &PIP,
         // What is said here wins over the config, be it `offline.cfg` or the project's own.
         online: &[
@@ -110,6 +111,7 @@ pub static ALL: [Recipe; 6] = [
         name: "uv",
         signs: &["uv.lock"],
         command: &["sh", "-eu", "-c", UV_BUILD],
+        runs: Some("uv venv, uv pip install --require-hashes"),
         env: &[
             ("UV_OFFLINE", "1"),
             ("UV_NO_INDEX", "1"),
@@ -137,6 +139,7 @@ pub static ALL: [Recipe; 6] = [
         name: "pip",
         signs: &["requirements*.txt"],
         command: &["sh", "-eu", "-c", PIP_BUILD, "pip", "{config}"],
+        runs: Some("python3 -m venv, pip install -r {config}"),
         env: &PIP,
         online: &[],
         cache: true,
@@ -157,6 +160,7 @@ pub static ALL: [Recipe; 6] = [
         name: "npm",
         signs: &["package-lock.json"],
         command: &["sh", "-eu", "-c", NPM_BUILD],
+        runs: Some("npm ci, npm run build"),
         env: &[("npm_config_cache", "{scratch}/npm"), ("npm_config_offline", "true"), ("npm_config_update_notifier", "false")],
         online: &["sh", "-eu", "-c", "npm ci\nexec npm run build --if-present"],
         cache: true,
@@ -186,6 +190,7 @@ pub static ALL: [Recipe; 6] = [
             "--config",
             "source.deployer.directory=\"{cache}\"",
         ],
+        runs: None,
         env: &[("CARGO_NET_OFFLINE", "true"), ("CARGO_HOME", "{scratch}/cargo")],
         online: &[
             "cargo",
@@ -228,6 +233,7 @@ pub static ALL: [Recipe; 6] = [
         name: "command",
         signs: &[],
         command: &[],
+        runs: None,
         env: &[],
         online: &[],
         cache: false,

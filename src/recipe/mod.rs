@@ -28,6 +28,8 @@ pub struct Recipe {
     /// The argv of the build; empty where the user writes it. `{venv}`, `{config}` and `{link}` stand for the settings; other
     /// placeholders are filled in on the host, as in every command.
     pub command: &'static [&'static str],
+    /// What the command does, in a line for people, where it is a script of the recipe's own. `{config}` stands for the setting.
+    pub runs: Option<&'static str>,
     /// Variables that make the build offline. One that needs a setting that is not there is left out.
     pub env: &'static [(&'static str, &'static str)],
     /// The argv of a build that reaches the package index, whose url is `{index}`; empty where it is the same.
@@ -101,6 +103,15 @@ impl Recipe {
         let env = if has_index { ONLINE } else { self.env };
         env.iter().filter_map(|(name, text)| Some(((*name).to_owned(), fill(text, settings)?))).collect()
     }
+}
+
+/// What a script of a recipe's own does, in a line for people; none for every other command.
+#[must_use]
+pub fn described(argv: &[String]) -> Option<String> {
+    let script = argv.get(3)?;
+    let is_its = |recipe: &&Recipe| [recipe.command, recipe.online].iter().any(|command| command.get(3).is_some_and(|own| own == script));
+    let recipe = ALL.iter().filter(|recipe| recipe.runs.is_some()).find(is_its)?;
+    Some(format!("recipe {}: {}", recipe.name, recipe.runs?.replace("{config}", argv.last()?)))
 }
 
 /// Fills in `{venv}`, `{config}` and `{link}`; none where the setting is missing.

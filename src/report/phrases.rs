@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use crate::event::{Event, Severity, Stage, Status, Step};
 use crate::figures::{age, bytes, count, counted, duration};
 use crate::report::paper::{Line, Mark, Tone};
-use crate::report::run::{ActiveStep, Diagnostic, Failure, Run, shown_command};
+use crate::report::run::{ActiveStep, Diagnostic, Failure, Run, told_command};
 
 /// How often a failure is named at once, after the first that is like it.
 const AGAIN: usize = 4;
@@ -236,7 +236,7 @@ pub fn failure_block(run: &Run, alike: &Alike<'_>, stored: bool) -> Vec<Line> {
             .as_ref()
             .filter(|_| failure.step == Step::Build)
             .map_or(String::new(), |release| format!("    (in releases/{release})"));
-        lines.push(Line::new(format!("  $ {}{place}", shown_command(&failure.command))));
+        lines.push(Line::new(format!("  $ {}{place}", told_command(&failure.command))));
     }
     lines.extend(earlier(run, failure, stored).map(|text| Line::toned(Tone::Dim, format!("  {text}"))));
     lines.extend(failure.lines.iter().map(|line| Line::new(format!("  {}", said(run, &failure.host, line)))));

@@ -8,7 +8,7 @@ use crate::figures::{clock, counted, duration, stamp};
 use crate::report::ci::{Block, Ci};
 use crate::report::paper::{Line, Mark, Paper, Tone};
 use crate::report::phrases::{self, Alike, StepCells};
-use crate::report::run::{Diagnostic, Failure, Log, Run, TAIL, shown_command};
+use crate::report::run::{Diagnostic, Failure, Log, Run, TAIL, told_command};
 
 /// Seconds without a line after which hosts that still run are named.
 const HEARTBEAT: f64 = 30.0;
@@ -138,7 +138,7 @@ impl Plain {
     }
 
     fn failure(&self, failure: &Failure) -> Vec<String> {
-        let command = if failure.command.is_empty() { String::new() } else { format!(": {}", shown_command(&failure.command)) };
+        let command = if failure.command.is_empty() { String::new() } else { format!(": {}", told_command(&failure.command)) };
         let title = self.mark(Mark::Failed, &format!("{}{command}", phrases::failed(&self.run, failure)));
         let step = failure.step.name();
         // What a hook says was told as it came.

@@ -6,7 +6,6 @@ use crate::figures::{bytes, count, counted, duration};
 use crate::report::fold::Names;
 use crate::report::paper::{Paper, table};
 use crate::report::phrases::short_commit;
-use crate::report::run::shown_command;
 use crate::report::status::written;
 
 /// What a deploy would do.
@@ -79,6 +78,11 @@ pub struct PlanRow {
 pub struct PlanBuild {
     /// An argv, or one text for a shell.
     pub command: Vec<String>,
+    /// Whose command it is; none where it is the user's own.
+    pub recipe: Option<String>,
+    /// The command for people, with all that is known filled in.
+    #[serde(skip)]
+    pub runs: String,
     /// `blocked`, `none`, `host`.
     pub network: String,
     pub timeout_secs: f64,
@@ -95,9 +99,9 @@ pub struct PlanRoleBuild {
 
 impl PlanBuild {
     fn text(&self) -> String {
-        let command = if let [text] = self.command.as_slice() { text.clone() } else { shown_command(&self.command) };
+        let recipe = self.recipe.as_ref().map_or_else(String::new, |recipe| format!("recipe {recipe}: "));
         let once = self.once_on.as_ref().map_or_else(String::new, |host| format!(" · once on {host}, for all"));
-        format!("{command} · network {}, at most {}{once}", self.network, duration(self.timeout_secs))
+        format!("{recipe}{} · network {}, at most {}{once}", self.runs, self.network, duration(self.timeout_secs))
     }
 }
 
@@ -234,6 +238,8 @@ mod tests {
             hosts: (1..=12).map(row).collect(),
             build: Some(PlanBuild {
                 command: ["venv/bin/buildout", "-c", "my file.cfg"].map(str::to_owned).to_vec(),
+                recipe: Some("buildout".into()),
+                runs: "venv/bin/buildout -c 'my file.cfg'".into(),
                 network: "blocked".into(),
                 timeout_secs: 900.0,
                 once_on: Some("app01".into()),
@@ -257,7 +263,7 @@ mod tests {
 boskel → prod · 12 hosts · read-only, nothing was changed
   rev        9f8e7d6, none → a1b2c3d (v2.8.0) "Release /u{1b}[31m2.8.0" · fast-forward · 61 commits, 148 files, +3,102 −1,877
   tree       1,204 files, 18.3 MB
-  build      venv/bin/buildout -c 'my file.cfg' · network blocked, at most 15:00 · once on app01, for all
+  build      recipe buildout: venv/bin/buildout -c 'my file.cfg' · network blocked, at most 15:00 · once on app01, for all
   from       staging, as it confirmed it; built on stg1
   steps      lock → push → link → build → activate → check → prune · waves of 1, 2, 9
   watch out  the work tree has changes that are not committed: only commits travel

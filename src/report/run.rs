@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use jiff::Timestamp;
 
 use crate::event::{Event, STOPPING, Severity, Stage, Status, Step, Timed};
+use crate::recipe;
 use crate::report::fold::Names;
 
 /// Lines of a failed command that are shown; the whole log is in the run store.
@@ -338,4 +339,10 @@ fn general(text: &str, host: &str) -> String {
 pub fn shown_command(argv: &[String]) -> String {
     let quoted = |word: &String| shlex::try_quote(word).map_or_else(|_| word.clone(), std::borrow::Cow::into_owned);
     argv.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
+/// Writes a command for whoever reads of its failure: a script of a recipe's own by what it does, any other as one would type it.
+#[must_use]
+pub fn told_command(argv: &[String]) -> String {
+    recipe::described(argv).unwrap_or_else(|| shown_command(argv))
 }
