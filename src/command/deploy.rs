@@ -284,7 +284,7 @@ impl Deploy<'_> {
             Err(reasons) => {
                 failures.extend(reasons);
                 prepare::give_up(&working, "there is no build that it could get").await;
-                cache::explain_lacking(self.environment, &mut failures, &all).await;
+                cache::explain_lacking(self.environment, &local.artifact.manifest, &mut failures, &all).await;
                 return Ok(self.not_activated(&all, &failures, None));
             }
         };
@@ -295,7 +295,11 @@ impl Deploy<'_> {
                 Err(failure) => failures.push(failure),
             }
         }
-        cache::explain_lacking(self.environment, &mut failures, &all).await;
+        cache::explain_lacking(self.environment, &local.artifact.manifest, &mut failures, &all).await;
+        // Whoever built it is proof that it can be built there.
+        for failure in &mut failures {
+            failure.is_everywhere &= ready.is_empty();
+        }
         let counted = failures.len() - self.skipped(&failures);
         if rollout::barrier(ready.len(), counted, self.budget()) == Barrier::Stop {
             return Ok(self.not_activated(&all, &failures, None));

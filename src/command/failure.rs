@@ -33,6 +33,8 @@ pub struct HostFailure {
     pub is_switched: bool,
     /// The run went on without the host: it did not decide how the run ended.
     pub is_tolerated: bool,
+    /// Every other host would fail as this one did: to leave it out mends nothing.
+    pub is_everywhere: bool,
 }
 
 impl HostFailure {
@@ -56,6 +58,7 @@ impl HostFailure {
             blocked: false,
             is_switched: false,
             is_tolerated: false,
+            is_everywhere: false,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::config::environment::Build;
 use crate::op::Command;
 use crate::tree::Digest;
 
-pub use failures::{explain, lacking};
+pub use failures::{Lack, explain, lack, lacking};
 pub use known::{ALL, ONLINE};
 pub use needs::{detect, place, set_key};
 pub use pins::pinned;

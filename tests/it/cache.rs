@@ -290,7 +290,7 @@ fn a_build_that_lacks_a_package_is_compared_with_the_caches_of_its_peers() {
   hint: the build is offline and `lxml==5.3.1` is not in the shared download cache of app2; the other 2 hosts have it (2 files there, 1 here)
 
 Not deployed. Nothing was activated: prod still runs nothing on 3/3 hosts.
-  fix  deployer cache push -e prod -H app2
+  fix  deployer cache push -e prod --rev master -H app2
   look  deployer logs -e prod -H app2 --step build
   retry  deployer deploy -e prod --rev master
   without  deployer deploy -e prod --rev master -H '!app2'

@@ -68,6 +68,7 @@ mod cache;
 #[path = "../../src/helper/recover/decide.rs"]
 mod decide;
 mod deploy;
+mod explained;
 mod fills;
 mod fleet;
 mod fuzz;

@@ -135,7 +135,8 @@ impl Deploy<'_> {
         let mut next = outcome::look_at(&self.environment.as_typed(), failures);
         next.push(("retry".to_owned(), self.again()));
         let failed: BTreeSet<&str> = failures.iter().map(|failure| failure.host.as_str()).collect();
-        if !failed.is_empty() && failed.len() < hosts.len() {
+        let is_everywhere = failures.iter().all(|failure| failure.is_everywhere);
+        if !failed.is_empty() && failed.len() < hosts.len() && !is_everywhere {
             next.push(("without".to_owned(), self.without(failures)));
         }
         Ended { exit: Exit::BuildFailed, error: Some(error), live, ok: 0, failed: failures.len(), summary, next }
