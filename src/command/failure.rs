@@ -1,12 +1,15 @@
 //! One host's failure in one step, whatever layer it comes from.
 
+use crate::command::package_index;
 use crate::config::environment::Network;
 use crate::event::Step;
 use crate::exit::Exit;
 use crate::fleet::Done;
 use crate::host::{ConnectError, HostError};
+use crate::index::Remark;
 use crate::op::{Code, End, Outside};
 use crate::plan::HostPlan;
+use crate::recipe;
 use crate::stage::capture::CaptureError;
 use crate::stage::remote::{RemoteError, exit_code};
 use crate::stage::transfer::TransferError;
@@ -115,7 +118,7 @@ pub fn remote(name: &str, step: Step, error: &RemoteError) -> HostFailure {
                 End::Signal(_) | End::TimedOut | End::Idle | End::Stopped => error.to_string(),
             },
             tail: tail.clone(),
-            hint: crate::recipe::explain(tail, false).or_else(|| exited.hint.clone()),
+            hint: recipe::explain(tail, false).or_else(|| exited.hint.clone()),
             ..plain
         },
         RemoteError::Check { tail, .. } | RemoteError::NotRestarted { tail, .. } | RemoteError::Unwell { tail, .. } => {
@@ -126,13 +129,18 @@ pub fn remote(name: &str, step: Step, error: &RemoteError) -> HostFailure {
     }
 }
 
-/// Turns an error of a build into a failure: where packages come through the index, none is to be put into a cache.
+/// Turns an error of a build into a failure: where packages come through the index, none is to be put into a cache, and what the index
+/// says of its answers (`remarks`) is the better reason of a package that is not found.
 #[must_use]
-pub fn build(name: &str, error: &RemoteError, network: Network) -> HostFailure {
+pub fn build(name: &str, error: &RemoteError, network: Network, remarks: &[Remark]) -> HostFailure {
     let plain = remote(name, Step::Build, error);
     match (error, network) {
         (RemoteError::Command { exited, tail, .. }, Network::Index) => {
-            HostFailure { hint: crate::recipe::explain(tail, true).or_else(|| exited.hint.clone()), ..plain }
+            let known = recipe::explain(tail, true);
+            // What means the same without an index has nothing to do with it.
+            let is_elsewhere = known.is_some() && known == recipe::explain(tail, false);
+            let why = if is_elsewhere { None } else { package_index::why(remarks, tail) };
+            HostFailure { hint: why.or(known).or_else(|| exited.hint.clone()), ..plain }
         }
         (_, Network::Blocked | Network::None | Network::Host | Network::Index) => plain,
     }

@@ -8,7 +8,7 @@ use crate::config::environment::Network;
 use crate::error::Error;
 use crate::event::{Event, Events, Severity};
 use crate::exit::Exit;
-use crate::index::{Index, IndexError, Mode, Upstreams};
+use crate::index::{Index, IndexError, Mode, Remark, Upstreams};
 use crate::tree::path::Shown;
 
 /// Where what was served is kept.
@@ -24,7 +24,7 @@ pub async fn open(scene: &Scene, events: &Events) -> Result<Option<Index>, Error
     opened(scene, events, Said::default()).await.map(Some)
 }
 
-/// What the index had to say, in its own words.
+/// What the index had to say, in its own words, each with what can be done about it.
 pub type Said = Arc<Mutex<Vec<String>>>;
 
 /// Opens the index. What it has to say joins the events of the run, and `said`.
@@ -34,7 +34,8 @@ pub async fn opened(scene: &Scene, events: &Events, said: Said) -> Result<Index,
     let events = Mutex::new(events.clone());
     let tell = move |notice: crate::index::Notice| {
         let message = Shown(notice.message.as_bytes()).to_string();
-        said.lock().unwrap_or_else(PoisonError::into_inner).push(message.clone());
+        let advised = notice.advice.map_or_else(|| message.clone(), |advice| format!("{message}; {advice}"));
+        said.lock().unwrap_or_else(PoisonError::into_inner).push(advised);
         events.lock().unwrap_or_else(PoisonError::into_inner).emit(Event::Diagnostic {
             severity: Severity::Warning,
             code: notice.code.to_owned(),
@@ -48,6 +49,49 @@ pub async fn opened(scene: &Scene, events: &Events, said: Said) -> Result<Index,
     Index::open(&directory(&scene.directories), upstreams, Mode::Online, Arc::new(tell)).map_err(unusable)
 }
 
+/// Signs of a package, or of a version of it, that a build did not find where it looked.
+const NOT_FOUND: [&str; 8] = [
+    "Couldn't find a distribution for",
+    "No matching distribution found for",
+    "Could not find a version that satisfies the requirement",
+    "there is no version of",
+    "was not found in the package registry",
+    "No matching version found for",
+    "no matching package named",
+    "failed to select a version for the requirement",
+];
+
+/// Says why a build that failed did not get its packages, in the words of the index that it used: `remarks` is what is to be said of the
+/// answers it got, and `tail` the last that it printed.
+#[must_use]
+pub fn why(remarks: &[Remark], tail: &[String]) -> Option<String> {
+    let plain = |text: &str| format!("the package index: {}", Shown(text.as_bytes()));
+    // A page that may lack something is to blame where that is what the build did not find.
+    let doubt = remarks.iter().rev().find_map(|remark| match remark {
+        Remark::Doubt { package, why } if lacks(tail, package) => Some(plain(why)),
+        Remark::Doubt { .. } | Remark::Fault(_) | Remark::Missing(_) => None,
+    });
+    let fault = || {
+        remarks.iter().rev().find_map(|remark| match remark {
+            Remark::Fault(error) => Some(plain(&error.advised())),
+            Remark::Doubt { .. } | Remark::Missing(_) => None,
+        })
+    };
+    doubt.or_else(fault)
+}
+
+/// Tells whether a build says that it did not find a package.
+fn lacks(tail: &[String], package: &str) -> bool {
+    let normal = |text: &str| text.to_ascii_lowercase().replace(['_', '.'], "-");
+    let package = normal(package);
+    let names = |line: &str| {
+        let line = normal(line);
+        let edge = |c: Option<char>| c.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '-');
+        line.match_indices(&package).any(|(at, _)| edge(line[..at].chars().next_back()) && edge(line[at + package.len()..].chars().next()))
+    };
+    tail.iter().any(|line| NOT_FOUND.iter().any(|sign| line.contains(sign)) && names(line))
+}
+
 /// The error of an index that cannot be opened.
 pub fn unusable(error: IndexError) -> Error {
     let (exit, hint) = match &error {
@@ -57,6 +101,8 @@ pub fn unusable(error: IndexError) -> Error {
         | IndexError::Offline(_)
         | IndexError::Name(_)
         | IndexError::Status { .. }
+        | IndexError::Denied { .. }
+        | IndexError::Gone { .. }
         | IndexError::Garbled { .. }
         | IndexError::TooLong { .. }
         | IndexError::Poisoned { .. }
@@ -66,4 +112,26 @@ pub fn unusable(error: IndexError) -> Error {
         | IndexError::Internal(_) => (Exit::Usage, "it keeps packages below XDG_CACHE_HOME; that must be a directory of yours"),
     };
     Error::new(exit, "index", "the package index cannot be opened").caused_by(error).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<String> {
+        text.lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_fault_explains_a_build_and_a_doubt_only_one_that_did_not_find_what_is_doubted() {
+        let fault = |status| Remark::Fault(IndexError::Status { url: format!("https://x/{status}"), status });
+        let doubt = |package: &str| Remark::Doubt { package: package.to_owned(), why: format!("`{package}` is old") };
+        let tail = lines("ERROR: No matching distribution found for Zope_Interface>=6 (from x)\n");
+        assert_eq!(why(&[], &tail), None);
+        assert_eq!(why(&[Remark::Missing("zope-interface".to_owned())], &tail), None);
+        assert_eq!(why(&[fault(500), doubt("zope-interface"), fault(501)], &tail).unwrap(), "the package index: `zope-interface` is old");
+        let last = why(&[fault(500), doubt("zope"), doubt("interface"), fault(503)], &tail).unwrap();
+        assert!(last.starts_with("the package index: `https://x/503` answers 503; "), "{last}");
+        assert_eq!(why(&[doubt("zope-interface")], &lines("zope.interface/_c.c: error\n")), None);
+    }
 }

@@ -14,8 +14,9 @@ use super::Mode;
 use super::error::IndexError;
 use super::fetch;
 use super::hash::{Hash, Kind};
+use super::heard::Remark;
 use super::serve;
-use super::source::{Source, Wanted};
+use super::source::{Checked, Source, Wanted};
 use super::store::is_name;
 
 /// The name under which the upstream's own `config.json` is kept. No crate can have it.
@@ -61,24 +62,24 @@ impl Crates {
     }
 
     /// The index lines of a crate. Offline, those of versions that are held.
-    async fn lines(&self, name: &str) -> Result<String, IndexError> {
+    async fn lines(&self, name: &str) -> Result<(String, Option<Remark>), IndexError> {
         let url = self.source.upstream.url.join(&place(name)).map_err(|_| IndexError::Name(name.to_owned()))?;
         let kept = self.source.page(name, url, "text/plain, */*;q=0.1", check_lines).await?;
         let text = String::from_utf8_lossy(&kept.body).into_owned();
         if self.source.mode == Mode::Online {
-            return Ok(text);
+            return Ok((text, kept.remark(name)));
         }
         let held = self.source.store.files(name);
         let is_held = |line: &&str| {
             let Ok(line) = serde_json::from_str::<Line>(line) else { return false };
             held.get(&file_name(&line.name, &line.vers)).is_some_and(|hashes| hashes.iter().any(|hash| hash.hex() == line.cksum))
         };
-        Ok(text.lines().filter(is_held).fold(String::new(), |text, line| text + line + "\n"))
+        Ok((text.lines().filter(is_held).fold(String::new(), |text, line| text + line + "\n"), None))
     }
 
     async fn file(&self, name: &str, version: &str) -> Result<(PathBuf, Hash), IndexError> {
         let lower = name.to_ascii_lowercase();
-        let lines = self.lines(&lower).await?;
+        let (lines, _) = self.lines(&lower).await?;
         let found = lines.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()).find(|line| line.vers == version);
         let missing = || IndexError::Missing(format!("{name} {version}"));
         let line = found.ok_or_else(missing)?;
@@ -133,24 +134,32 @@ fn is_crate(name: &str) -> bool {
     !name.is_empty() && name.len() <= 64 && name.chars().all(plain)
 }
 
-/// Every line is a version: anything else is a page of some other kind.
-fn check_lines(page: &fetch::Page) -> Result<Vec<u8>, IndexError> {
+/// Every line is a version of the crate, and there is one: anything else is a page of some other kind.
+fn check_lines(name: &str, page: &fetch::Page) -> Result<Checked, IndexError> {
     let garbled = |got: String| IndexError::Garbled { url: fetch::shown(&page.url), got, wanted: "the lines of a crate" };
     let text = std::str::from_utf8(&page.body).map_err(|_| garbled("bytes that are no text".to_owned()))?;
+    let mut lines = 0;
     for line in text.lines().filter(|line| !line.trim().is_empty()) {
-        serde_json::from_str::<Line>(line).map_err(|error| garbled(format!("a line that is none ({error})")))?;
+        let line = serde_json::from_str::<Line>(line).map_err(|error| garbled(format!("a line that is none ({error})")))?;
+        if !line.name.eq_ignore_ascii_case(name) {
+            return Err(garbled("the lines of another one".to_owned()));
+        }
+        lines += 1;
     }
-    Ok(page.body.clone())
+    if lines == 0 {
+        return Err(garbled("an empty page".to_owned()));
+    }
+    Ok(Checked { body: page.body.clone(), is_empty: false })
 }
 
-fn check_config(page: &fetch::Page) -> Result<Vec<u8>, IndexError> {
+fn check_config(_: &str, page: &fetch::Page) -> Result<Checked, IndexError> {
     let garbled = |error: serde_json::Error| IndexError::Garbled {
         url: fetch::shown(&page.url),
         got: format!("something else ({error})"),
         wanted: "the config of an index",
     };
     serde_json::from_slice::<Config>(&page.body).map_err(garbled)?;
-    Ok(page.body.clone())
+    Ok(Checked { body: page.body.clone(), is_empty: false })
 }
 
 async fn config(State(site): State<Site>, headers: HeaderMap) -> Response<Body> {
@@ -175,9 +184,9 @@ async fn lines(State(site): State<Site>, asked: &str, name: &str, headers: &Head
         return serve::failure(&IndexError::Missing(asked.to_owned()));
     }
     match site.crates.lines(name).await {
-        Ok(text) => {
+        Ok((text, remark)) => {
             let etag = serve::etag(text.as_bytes());
-            serve::page(headers, Bytes::from(text), &etag, TEXT)
+            serve::remarked(serve::page(headers, Bytes::from(text), &etag, TEXT), remark)
         }
         Err(error) => serve::failure(&error),
     }

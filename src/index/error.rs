@@ -15,6 +15,12 @@ pub enum IndexError {
     Unreachable { url: String, why: String },
     #[error("`{url}` answers {status}")]
     Status { url: String, status: u16 },
+    /// It does not let us in. `login` is what it was sent.
+    #[error("`{url}` answers {status}")]
+    Denied { url: String, status: u16, login: Login },
+    /// A file that a page lists.
+    #[error("`{url}` is not there, though the index lists it")]
+    Gone { url: String },
     #[error("`{url}` answers with {got}, where {wanted} was asked for")]
     Garbled { url: String, got: String, wanted: &'static str },
     #[error("`{url}` sends more than {most} bytes")]
@@ -38,10 +44,11 @@ impl IndexError {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Missing(_) | Self::Offline(_) => StatusCode::NOT_FOUND,
+            Self::Missing(_) | Self::Offline(_) | Self::Gone { .. } => StatusCode::NOT_FOUND,
             Self::Name(_) => StatusCode::BAD_REQUEST,
             Self::Unreachable { .. }
             | Self::Status { .. }
+            | Self::Denied { .. }
             | Self::Garbled { .. }
             | Self::TooLong { .. }
             | Self::Poisoned { .. }
@@ -64,6 +71,38 @@ impl IndexError {
         self.is_loud()
     }
 
+    /// What can be done about it, where that is known.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        const OTHER: &str = "let `[index]` of deploy.toml name an upstream that";
+        match self {
+            Self::Unreachable { .. } | Self::Status { .. } => Some(format!("try again later, or {OTHER} answers")),
+            Self::Denied { login, .. } => Some(match login {
+                Login::None { section } => format!("say `user` and `secret` in `[index.{section}]` of deploy.toml"),
+                Login::NoneElsewhere { host } => format!("put a login for `{host}` into your netrc"),
+                Login::Configured { section } => format!("correct `user` and `secret` in `[index.{section}]` of deploy.toml"),
+                Login::Netrc { host } => format!("correct the login for `{host}` in your netrc"),
+            }),
+            Self::Garbled { .. } => Some(format!("look at what is there, or {OTHER} is a package index")),
+            Self::Gone { .. } => Some(format!("pin another version, or {OTHER} has the file")),
+            Self::Poisoned { .. } => Some(format!("tell those who run the upstream, or {OTHER} has the right file")),
+            Self::TooLong { .. } | Self::Unverifiable(_) => Some(format!("{OTHER} is right about its files")),
+            Self::Missing(_)
+            | Self::Offline(_)
+            | Self::Name(_)
+            | Self::Disk { .. }
+            | Self::Credential { .. }
+            | Self::Foreign { .. }
+            | Self::Internal(_) => None,
+        }
+    }
+
+    /// Says what is wrong, and what can be done about it.
+    #[must_use]
+    pub fn advised(&self) -> String {
+        self.advice().map_or_else(|| self.to_string(), |advice| format!("{self}; {advice}"))
+    }
+
     /// An operation of the file system that failed.
     pub(super) fn disk(path: &std::path::Path, what: &'static str, error: &std::io::Error) -> Self {
         let why = match error.kind() {
@@ -72,4 +111,23 @@ impl IndexError {
         };
         Self::Disk { path: path.display().to_string(), what, why }
     }
+}
+
+/// The login that a request was sent with, and where such a login is written down.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// The upstream itself got none.
+    None {
+        section: &'static str,
+    },
+    /// A host that the upstream sends to got none.
+    NoneElsewhere {
+        host: String,
+    },
+    Configured {
+        section: &'static str,
+    },
+    Netrc {
+        host: String,
+    },
 }

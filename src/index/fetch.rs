@@ -107,7 +107,10 @@ impl Fetcher {
     pub async fn file(&self, upstream: &Upstream, url: &Url, size: Option<u64>, mut filling: Filling) -> Result<Filling, IndexError> {
         let mut headers = HeaderMap::new();
         headers.insert(reqwest::header::ACCEPT_ENCODING, reqwest::header::HeaderValue::from_static("identity"));
-        let mut response = self.send(upstream, url, headers, FILE).await?;
+        let mut response = self.send(upstream, url, headers, FILE).await.map_err(|error| match error {
+            IndexError::Missing(_) => IndexError::Gone { url: shown(url) },
+            other => other,
+        })?;
         let most = size.unwrap_or(LONGEST_FILE);
         while let Some(chunk) = response.chunk().await.map_err(|error| unreachable(url, &error))? {
             if filling.size() + chunk.len() as u64 > most {
@@ -131,6 +134,9 @@ impl Fetcher {
             StatusCode::OK | StatusCode::NOT_MODIFIED => Ok(response),
             StatusCode::NOT_FOUND | StatusCode::GONE | StatusCode::UNAVAILABLE_FOR_LEGAL_REASONS => {
                 Err(IndexError::Missing(url.path_segments().into_iter().flatten().rfind(|part| !part.is_empty()).unwrap_or("").to_owned()))
+            }
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                Err(IndexError::Denied { url: shown(url), status: status.as_u16(), login: upstream.login(url) })
             }
             status => Err(IndexError::Status { url: shown(url), status: status.as_u16() }),
         }

@@ -9,6 +9,7 @@ mod error;
 mod fetch;
 mod flight;
 mod hash;
+mod heard;
 mod listen;
 mod netrc;
 mod npm;
@@ -30,13 +31,15 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::middleware::{self, Next};
 use axum::response::Response;
 
-pub use error::IndexError;
+pub use error::{IndexError, Login};
+pub use heard::Remark;
 pub use listen::{accept, serve as serve_stream};
 pub use tunnel::Tunnel;
 pub use upstream::Upstreams;
 
 use crates::Crates;
 use fetch::Fetcher;
+use heard::Heard;
 use npm::Npm;
 use pypi::Pypi;
 use source::Source;
@@ -55,6 +58,8 @@ pub enum Mode {
 pub struct Notice {
     pub code: &'static str,
     pub message: String,
+    /// What can be done about it, where that is known.
+    pub advice: Option<String>,
 }
 
 /// Whoever passes notices on.
@@ -98,6 +103,7 @@ pub struct Index {
     crates: Arc<Crates>,
     npm: Arc<Npm>,
     book: Arc<Book>,
+    heard: Heard,
 }
 
 impl Index {
@@ -117,6 +123,7 @@ impl Index {
             crates: Crates::new(source("crates", upstreams.crates)?),
             npm: Npm::new(source("npm", upstreams.npm)?),
             book,
+            heard: Heard::default(),
         })
     }
 
@@ -128,7 +135,19 @@ impl Index {
             .nest("/crates", self.crates.routes(&prefix))
             .nest("/npm", self.npm.routes(&prefix));
         let routes = if prefix.is_empty() { routes } else { Router::new().nest(&prefix, routes) };
-        routes.layer(middleware::from_fn(only_from_here))
+        routes.layer(middleware::from_fn_with_state(self.heard.clone(), heard::listen)).layer(middleware::from_fn(only_from_here))
+    }
+
+    /// The same index, for one client: what is remarked on its answers is not mixed with those of others.
+    #[must_use]
+    pub fn apart(&self) -> Self {
+        Self { heard: Heard::default(), ..self.clone() }
+    }
+
+    /// Lists what is to be said of the answers that were given, the last one last.
+    #[must_use]
+    pub fn remarks(&self) -> Vec<Remark> {
+        self.heard.remarks()
     }
 
     /// Lists what was served so far.

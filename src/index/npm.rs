@@ -18,8 +18,9 @@ use super::Mode;
 use super::error::IndexError;
 use super::fetch;
 use super::hash::{Hash, Kind};
+use super::heard::Remark;
 use super::serve;
-use super::source::{Kept, Source, Wanted};
+use super::source::{Checked, Kept, Source, Wanted};
 use super::store::is_name;
 
 /// The short form is asked for: it has all that an installation needs, and is a tenth of the other.
@@ -132,11 +133,13 @@ impl Npm {
         serde_json::to_string(&packument).map_err(|error| IndexError::Internal(error.to_string()))
     }
 
-    async fn page(self: &Arc<Self>, package: &str, url: String) -> Result<String, IndexError> {
+    async fn page(self: &Arc<Self>, package: &str, url: String) -> Result<(String, Option<Remark>), IndexError> {
         let kept = self.kept(package).await?;
+        let remark = kept.remark(package);
         let (npm, package) = (Arc::clone(self), package.to_owned());
         let write = move || npm.write(&package, &kept, &url);
-        tokio::task::spawn_blocking(write).await.map_err(|error| IndexError::Internal(error.to_string()))?
+        let text = tokio::task::spawn_blocking(write).await.map_err(|error| IndexError::Internal(error.to_string()))??;
+        Ok((text, remark))
     }
 
     async fn file(&self, package: &str, file: &str) -> Result<(PathBuf, Hash), IndexError> {
@@ -161,14 +164,14 @@ impl Npm {
     }
 }
 
-fn check(page: &fetch::Page) -> Result<Vec<u8>, IndexError> {
+fn check(_: &str, page: &fetch::Page) -> Result<Checked, IndexError> {
     let garbled = |error: serde_json::Error| IndexError::Garbled {
         url: fetch::shown(&page.url),
         got: format!("something else ({error})"),
         wanted: "what a registry says of a package",
     };
-    serde_json::from_slice::<Packument>(&page.body).map_err(garbled)?;
-    Ok(page.body.clone())
+    let packument = serde_json::from_slice::<Packument>(&page.body).map_err(garbled)?;
+    Ok(Checked { body: page.body.clone(), is_empty: packument.versions.is_empty() })
 }
 
 fn read(package: &str, body: &[u8]) -> Result<Packument, IndexError> {
@@ -203,9 +206,9 @@ async fn page(State(site): State<Site>, package: Option<String>, headers: &Heade
     let Some(package) = package else { return serve::failure(&IndexError::Name("this".to_owned())) };
     let url = format!("{}/npm", super::here(headers, &site.prefix));
     match site.npm.page(&package, url).await {
-        Ok(text) => {
+        Ok((text, remark)) => {
             let etag = serve::etag(text.as_bytes());
-            serve::page(headers, Bytes::from(text), &etag, SHORT)
+            serve::remarked(serve::page(headers, Bytes::from(text), &etag, SHORT), remark)
         }
         Err(error) => serve::failure(&error),
     }

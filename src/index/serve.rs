@@ -13,6 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 
 use super::error::IndexError;
 use super::hash::Hash;
+use super::heard::Remark;
 
 const PIECE: u64 = 64 * 1024;
 
@@ -94,6 +95,14 @@ pub fn failure(error: &IndexError) -> Response<Body> {
     let mut response = Response::new(Body::from(format!("{error}\n")));
     *response.status_mut() = error.status();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    remarked(response, Remark::of(error))
+}
+
+/// Adds what is to be said of an answer, for whoever listens on this side.
+pub fn remarked(mut response: Response<Body>, remark: Option<Remark>) -> Response<Body> {
+    if let Some(remark) = remark {
+        response.extensions_mut().insert(remark);
+    }
     response
 }
 

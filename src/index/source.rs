@@ -9,9 +9,10 @@ use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
 use super::error::IndexError;
-use super::fetch::{Fetched, Fetcher, Page, Validators};
+use super::fetch::{self, Fetched, Fetcher, Page, Validators};
 use super::flight::Flights;
 use super::hash::Hash;
+use super::heard::Remark;
 use super::store::Store;
 use super::upstream::Upstream;
 use super::{Book, Mode, Notice, Served, Tell};
@@ -27,6 +28,12 @@ pub struct Head {
     /// Seconds since 1970 when the upstream last said it.
     pub fetched: u64,
     pub validators: Validators,
+    /// Whether there is nothing on it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_empty: bool,
+    /// When there last was something on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<u64>,
 }
 
 /// A page as it was kept.
@@ -34,6 +41,27 @@ pub struct Head {
 pub struct Kept {
     pub head: Head,
     pub body: Vec<u8>,
+    /// Why it may not be all that there is.
+    pub doubt: Option<String>,
+}
+
+impl Kept {
+    /// When there last was something on it.
+    fn listed(&self) -> Option<u64> {
+        self.head.listed.or_else(|| (!self.head.is_empty).then_some(self.head.fetched))
+    }
+
+    /// What is to be said of an answer that is made from it.
+    pub fn remark(&self, package: &str) -> Option<Remark> {
+        self.doubt.as_ref().map(|why| Remark::Doubt { package: package.to_owned(), why: why.clone() })
+    }
+}
+
+/// What an upstream sent, found to be a page.
+pub struct Checked {
+    /// What is kept of it.
+    pub body: Vec<u8>,
+    pub is_empty: bool,
 }
 
 /// A file that a page names.
@@ -46,8 +74,8 @@ pub struct Wanted {
     pub size: Option<u64>,
 }
 
-/// What a page must be to be kept: the function that checks it, and makes of it what is kept.
-pub type Check = fn(&Page) -> Result<Vec<u8>, IndexError>;
+/// What the page of a package must be to be kept: the function that checks it, and makes of it what is kept.
+pub type Check = fn(&str, &Page) -> Result<Checked, IndexError>;
 
 pub struct Source {
     pub kind: &'static str,
@@ -61,8 +89,8 @@ pub struct Source {
     files: Flights<PathBuf>,
     /// What was told already: a fleet that asks for one thing hears of it once.
     told: Mutex<HashSet<String>>,
-    /// When the upstream last did not answer.
-    down: Mutex<Option<Instant>>,
+    /// When the upstream last did not answer, and why.
+    down: Mutex<Option<(Instant, IndexError)>>,
 }
 
 impl Source {
@@ -85,34 +113,43 @@ impl Source {
     /// Gives a page: what is held if it is fresh, else what the upstream says now, else what is held.
     pub async fn page(self: &Arc<Self>, package: &str, url: Url, accept: &'static str, check: Check) -> Result<Arc<Kept>, IndexError> {
         let held = self.held_page(package);
-        match (&held, self.mode) {
-            (Some(_), Mode::Offline) => {}
-            (None, Mode::Offline) => return Err(IndexError::Offline(package.to_owned())),
-            (Some(kept), Mode::Online) if age(&kept.head) < FRESH || self.is_down() => {}
-            (_, Mode::Online) => {
-                let (source, package) = (Arc::clone(self), package.to_owned());
-                return self.pages.join(&package.clone(), || async move { source.ask(&package, url, accept, check, held).await }).await;
-            }
+        match (held, self.mode) {
+            (Some(kept), Mode::Offline) => Ok(Arc::new(kept)),
+            (None, Mode::Offline) => Err(IndexError::Offline(package.to_owned())),
+            (Some(kept), Mode::Online) if age(&kept.head) < FRESH => Ok(Arc::new(self.doubted(package, &url, kept))),
+            (held, Mode::Online) => match (held, self.down()) {
+                (Some(kept), Some(error)) => self.stale(package, error, Some(kept)),
+                (held, _) => {
+                    let (source, package) = (Arc::clone(self), package.to_owned());
+                    self.pages.join(&package.clone(), || async move { source.ask(&package, url, accept, check, held).await }).await
+                }
+            },
         }
-        held.map(Arc::new).ok_or_else(|| IndexError::Offline(package.to_owned()))
     }
 
     async fn ask(&self, package: &str, url: Url, accept: &'static str, check: Check, held: Option<Kept>) -> Result<Arc<Kept>, IndexError> {
         let known = held.as_ref().map(|kept| kept.head.validators.clone()).unwrap_or_default();
         let fetched = self.fetcher.page(&self.upstream, &url, accept, &known).await;
         let kept = match (fetched, held) {
-            (Ok(Fetched::Page(page)), held) => match check(&page) {
-                Ok(body) => Kept { head: Head { fetched: now(), validators: page.validators }, body },
+            (Ok(Fetched::Page(page)), held) => match check(package, &page) {
+                Ok(Checked { body, is_empty }) => {
+                    let before = held.and_then(|kept| kept.listed());
+                    let listed = if is_empty { before } else { Some(now()) };
+                    Kept { head: Head { fetched: now(), validators: page.validators, is_empty, listed }, body, doubt: None }
+                }
                 Err(error) => return self.stale(package, error, held),
             },
-            (Ok(Fetched::Unchanged), Some(kept)) => Kept { head: Head { fetched: now(), ..kept.head }, body: kept.body },
+            (Ok(Fetched::Unchanged), Some(kept)) => {
+                let listed = if kept.head.is_empty { kept.head.listed } else { Some(now()) };
+                Kept { head: Head { fetched: now(), listed, ..kept.head }, ..kept }
+            }
             (Ok(Fetched::Unchanged), None) => {
                 let got = "nothing new".to_owned();
                 return Err(IndexError::Garbled { url: url.to_string(), got, wanted: "a page" });
             }
             (Err(error), held) => {
                 if matches!(error, IndexError::Unreachable { .. }) {
-                    *self.down.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                    *self.down.lock().unwrap_or_else(PoisonError::into_inner) = Some((Instant::now(), error.clone()));
                 }
                 return self.stale(package, error, held);
             }
@@ -122,9 +159,17 @@ impl Source {
         bytes.extend_from_slice(&kept.body);
         // A page that cannot be kept is still the right one.
         if let Err(error) = self.store.keep_page(package, &bytes) {
-            self.warn("index-disk", package, &error.to_string());
+            self.warn("index-disk", package, &error.to_string(), None);
         }
-        Ok(Arc::new(kept))
+        Ok(Arc::new(self.doubted(package, &url, kept)))
+    }
+
+    /// Warns of a page on which there is nothing any more.
+    fn doubted(&self, package: &str, url: &Url, kept: Kept) -> Kept {
+        let Some(listed) = kept.head.listed.filter(|_| kept.head.is_empty) else { return kept };
+        let why = format!("`{}` lists nothing of `{package}` any more, and did {}", fetch::shown(url), ago(listed));
+        self.warn("index-empty", package, &why, None);
+        Kept { doubt: Some(why), ..kept }
     }
 
     /// What stands in for an answer that did not come.
@@ -133,9 +178,10 @@ impl Source {
             self.warn_of(package, &error);
             return Err(error);
         };
-        let hours = age(&kept.head).as_secs() / 3600;
-        self.warn("index-stale", package, &format!("{error}; what it said of `{package}` {hours} h ago is served"));
-        Ok(Arc::new(kept))
+        let why = format!("{error}; what it said of `{package}` {} is served", ago(kept.head.fetched));
+        self.warn("index-stale", package, &why, error.advice());
+        let why = error.advice().map_or_else(|| why.clone(), |advice| format!("{why}; {advice}"));
+        Ok(Arc::new(Kept { doubt: Some(why), ..kept }))
     }
 
     fn held_page(&self, package: &str) -> Option<Kept> {
@@ -143,11 +189,13 @@ impl Source {
         let line = bytes.iter().position(|byte| *byte == b'\n')?;
         let head = serde_json::from_slice(&bytes[..line]).ok()?;
         bytes.drain(..=line);
-        Some(Kept { head, body: bytes })
+        Some(Kept { head, body: bytes, doubt: None })
     }
 
-    fn is_down(&self) -> bool {
-        self.down.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|since| since.elapsed() < PAUSE)
+    /// Why the upstream is not asked just now.
+    fn down(&self) -> Option<IndexError> {
+        let down = self.down.lock().unwrap_or_else(PoisonError::into_inner);
+        down.as_ref().filter(|(since, _)| since.elapsed() < PAUSE).map(|(_, error)| error.clone())
     }
 
     /// Finds a file that is held, and lists it as served.
@@ -197,20 +245,25 @@ impl Source {
 
     pub fn warn_of(&self, about: &str, error: &IndexError) {
         if error.is_loud() {
-            self.warn("index", about, &error.to_string());
+            self.warn("index", about, &error.to_string(), error.advice());
         }
     }
 
     /// Tells a warning, once for each thing it is about.
-    pub fn warn(&self, code: &'static str, about: &str, message: &str) {
+    pub fn warn(&self, code: &'static str, about: &str, message: &str, advice: Option<String>) {
         if self.told.lock().unwrap_or_else(PoisonError::into_inner).insert(format!("{code} {about}")) {
-            (self.tell)(Notice { code, message: message.to_owned() });
+            (self.tell)(Notice { code, message: message.to_owned(), advice });
         }
     }
 }
 
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// How long ago something was, in hours.
+fn ago(seconds: u64) -> String {
+    format!("{} h ago", now().saturating_sub(seconds) / 3600)
 }
 
 /// How old a page is. One from the future is not trusted to be fresh.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::error::IndexError;
+use super::error::{IndexError, Login};
 use super::netrc;
 use crate::config::environment::{SecretSource, Upstream as Configured, Upstreams as Sources};
 use crate::op::Command;
@@ -30,6 +30,8 @@ pub enum Credential {
 
 /// One index that is asked.
 pub struct Upstream {
+    /// Its section of `[index]`.
+    section: &'static str,
     /// Ends with a slash.
     pub url: Url,
     credential: Option<Credential>,
@@ -50,15 +52,15 @@ impl Upstreams {
     /// A url is not one, or a credential cannot be read.
     pub async fn resolve(sources: &Sources, directory: &Path) -> Result<Self, IndexError> {
         Ok(Self {
-            pypi: Upstream::resolve(sources.pypi.as_ref(), PYPI, directory).await?,
-            crates: Upstream::resolve(sources.crates.as_ref(), CRATES, directory).await?,
-            npm: Upstream::resolve(sources.npm.as_ref(), NPM, directory).await?,
+            pypi: Upstream::resolve("pypi", sources.pypi.as_ref(), PYPI, directory).await?,
+            crates: Upstream::resolve("crates", sources.crates.as_ref(), CRATES, directory).await?,
+            npm: Upstream::resolve("npm", sources.npm.as_ref(), NPM, directory).await?,
         })
     }
 }
 
 impl Upstream {
-    async fn resolve(configured: Option<&Configured>, public: &str, directory: &Path) -> Result<Self, IndexError> {
+    async fn resolve(section: &'static str, configured: Option<&Configured>, public: &str, directory: &Path) -> Result<Self, IndexError> {
         let text = configured.map_or(public, |configured| &configured.url);
         let text = text.strip_prefix("sparse+").unwrap_or(text);
         let url = Url::parse(&format!("{}/", text.trim_end_matches('/')))
@@ -71,7 +73,7 @@ impl Upstream {
                 None => Credential::Bearer(secret),
             });
         }
-        Ok(Self { url, credential, netrc: user_netrc() })
+        Ok(Self { section, url, credential, netrc: user_netrc() })
     }
 
     /// What a request to `url` says. The upstream's own secret is for its own origin; other hosts get what netrc has for them.
@@ -84,6 +86,19 @@ impl Upstream {
         }
         let login = netrc::find(&self.netrc, url.host_str()?)?;
         Some(Credential::Basic { user: login.user, password: login.password })
+    }
+
+    /// Tells which login a request to `url` is sent with.
+    #[must_use]
+    pub fn login(&self, url: &Url) -> Login {
+        let (section, host) = (self.section, url.host_str().unwrap_or_default().to_owned());
+        let is_own = url.origin() == self.url.origin();
+        match (is_own, self.credential.is_some(), netrc::find(&self.netrc, &host).is_some()) {
+            (true, true, _) => Login::Configured { section },
+            (_, _, true) => Login::Netrc { host },
+            (true, false, false) => Login::None { section },
+            (false, _, false) => Login::NoneElsewhere { host },
+        }
     }
 }
 
@@ -146,7 +161,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("token");
         fs::write(&file, "hush\n").unwrap();
-        let upstream = Upstream::resolve(Some(&configured("https://a.example/simple", None, Some(&file))), PYPI, directory.path()).await;
+        let upstream =
+            Upstream::resolve("pypi", Some(&configured("https://a.example/simple", None, Some(&file))), PYPI, directory.path()).await;
         let mut upstream = upstream.ok().unwrap();
         upstream.netrc = "machine files.a.example login ada password other".to_owned();
         assert_eq!(upstream.url.as_str(), "https://a.example/simple/");
@@ -160,6 +176,10 @@ mod tests {
         for other in ["http://a.example/", "https://a.example:8443/", "https://b.example/"] {
             assert_eq!(said(other), "", "{other}");
         }
+        let login = |url: &str| upstream.login(&Url::parse(url).unwrap());
+        assert_eq!(login("https://a.example/x"), Login::Configured { section: "pypi" });
+        assert_eq!(login("https://files.a.example/x"), Login::Netrc { host: "files.a.example".to_owned() });
+        assert_eq!(login("https://b.example/x"), Login::NoneElsewhere { host: "b.example".to_owned() });
     }
 
     #[tokio::test]
@@ -174,7 +194,7 @@ mod tests {
             (source(shell("echo; echo hush")), "more than one line"),
         ];
         for (configured, why) in failures {
-            let Err(error) = Upstream::resolve(Some(&configured), PYPI, directory.path()).await else { panic!("{why}") };
+            let Err(error) = Upstream::resolve("pypi", Some(&configured), PYPI, directory.path()).await else { panic!("{why}") };
             let text = error.to_string();
             assert!(text.contains(why) && text.contains("a.example") && !text.contains("hush"), "{text}");
         }

@@ -318,11 +318,26 @@ fn whatever_an_upstream_does_the_cause_is_told_and_cache_and_index_stay_as_good_
     };
     let json = || vec![("Content-Type", "application/vnd.pypi.simple.v1+json".to_owned())];
     let unreachable = "cannot be reached: ";
-    let cases: [Case<'_>; 9] = [
+    let cases: [Case<'_>; 12] = [
         ("poisoned", &|name| body(name, Answer::Whole(200, Vec::new(), b"what it is not !!".to_vec())), "`poisoned-1.zip` has the digest "),
         ("truncated", &|name| body(name, Answer::Cut(b"what it".to_vec())), unreachable),
         ("longer", &|name| body(name, Answer::Endless), "sends more than 17 bytes"),
         ("broken", &|name| body(name, Answer::Whole(500, Vec::new(), Vec::new())), "/files/broken-1.zip` answers 500"),
+        (
+            "gone",
+            &|name| body(name, Answer::Whole(404, Vec::new(), Vec::new())),
+            "/files/gone-1.zip` is not there, though the index lists it; pin another version, or ",
+        ),
+        (
+            "denied",
+            &|name| page(name, Answer::Whole(401, Vec::new(), Vec::new())),
+            "/simple/denied/` answers 401; say `user` and `secret` in `[index.pypi]` of deploy.toml",
+        ),
+        (
+            "portal",
+            &|name| page(name, Answer::Whole(200, Vec::new(), b"<html>login please</html>".to_vec())),
+            "/simple/portal/` answers with HTML that lists no file of it",
+        ),
         ("failing", &|name| page(name, Answer::Whole(500, Vec::new(), Vec::new())), "/simple/failing/` answers 500"),
         ("absent", &|name| page(name, Answer::Whole(404, Vec::new(), Vec::new())), "HTTP Error 404"),
         ("login", &|name| page(name, Answer::Whole(200, json(), b"<html>log in</html>".to_vec())), "/simple/login/` answers with "),
@@ -344,7 +359,7 @@ fn whatever_an_upstream_does_the_cause_is_told_and_cache_and_index_stay_as_good_
         assert_eq!(snapshot(&kept(&world, "pypi", "files")), files, "{name}");
         assert!(names(&kept(&world, "pypi", "tmp")).is_empty(), "{name}");
         // A page that was right is kept, whatever came of the file that it names.
-        let is_right = ["poisoned", "truncated", "longer", "broken"].contains(&name);
+        let is_right = ["poisoned", "truncated", "longer", "broken", "gone"].contains(&name);
         assert_eq!(names(&kept(&world, "pypi", "pages")).len(), pages.len() + usize::from(is_right), "{name}");
     }
     upstream.is_down(true);

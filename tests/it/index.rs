@@ -93,6 +93,14 @@ fn kept(world: &World) -> Vec<PathBuf> {
     found
 }
 
+/// Makes the only page that is kept as old as one that has to be asked for again.
+fn age(world: &World) {
+    let page = kept(world).into_iter().find(|path| path.parent().unwrap().ends_with("pages")).unwrap();
+    let text = fs::read_to_string(&page).unwrap();
+    let (_, rest) = text.split_once(',').unwrap();
+    fs::write(&page, format!("{{\"fetched\":1000000,{rest}")).unwrap();
+}
+
 #[test]
 fn a_page_and_a_file_are_asked_for_once_and_served_with_everything_clients_rely_on() {
     let upstream = Upstream::start();
@@ -229,11 +237,7 @@ fn an_upstream_that_is_down_is_replaced_by_what_is_held_and_offline_offers_only_
     let serving = Serving::start(&world, &[]);
     assert_eq!(ask("GET", &file(&serving, "a-1.zip", b"one"), &[]).text(), "one");
     drop(serving);
-    // As old as a page that has to be asked for again.
-    let page = kept(&world).into_iter().find(|path| path.parent().unwrap().ends_with("pages")).unwrap();
-    let text = fs::read_to_string(&page).unwrap();
-    let (_, rest) = text.split_once(',').unwrap();
-    fs::write(&page, format!("{{\"fetched\":1000000,{rest}")).unwrap();
+    age(&world);
 
     let serving = Serving::start(&world, &[]);
     upstream.is_down(true);
@@ -262,6 +266,65 @@ fn an_upstream_that_is_down_is_replaced_by_what_is_held_and_offline_offers_only_
     assert!(missing.status == 404 && missing.text().contains("offline"), "{missing:?}");
     assert_eq!(ask("GET", &offline.url("pypi/simple/b/"), &[]).status, 404);
     assert_eq!(upstream.count("/simple/a/"), requests);
+}
+
+#[test]
+fn what_a_portal_shows_in_place_of_a_page_is_not_kept_and_does_not_replace_a_page_that_is() {
+    let upstream = Upstream::start();
+    let files: &[(&str, &[u8])] = &[("a-1.zip", b"one"), ("a-2.zip", b"two")];
+    publish(&upstream, files);
+    let world = world(&upstream, "");
+    let serving = Serving::start(&world, &[]);
+    let page = |serving: &Serving, name: &str| ask("GET", &serving.url(&format!("pypi/simple/{name}/")), &[("Accept", JSON)]);
+    assert_eq!(page(&serving, "a").status, 200);
+    drop(serving);
+    age(&world);
+    let before = kept(&world);
+    let bytes = fs::read(before.last().unwrap()).unwrap();
+
+    for name in ["a", "b"] {
+        upstream.has(&format!("/simple/{name}/"), "text/html", "<html>login please</html>");
+    }
+    let serving = Serving::start(&world, &[]);
+    let stale = page(&serving, "a");
+    assert!(stale.status == 200 && stale.text().contains("a-2.zip"), "{stale:?}");
+    let said = warnings(&world);
+    assert!(said.contains("/simple/a/` answers with HTML that lists no file of it, where the page of a project was asked for"), "{said}");
+    assert!(said.contains("what it said of `a`"), "{said}");
+    assert_eq!(page(&serving, "b").status, 502);
+    assert_eq!((kept(&world), fs::read(before.last().unwrap()).unwrap()), (before, bytes));
+
+    // Healthy again, the upstream is asked at once.
+    publish(&upstream, files);
+    let html = format!("<html><a href='../../files/b-1.zip#sha256={}'>b-1.zip</a></html>", sha256(b"b"));
+    upstream.has("/simple/b/", "text/html", html);
+    assert!(page(&serving, "b").text().contains("b-1.zip"));
+    assert!(page(&serving, "a").text().contains("a-2.zip"));
+    assert_eq!(upstream.count("/simple/a/"), 3);
+}
+
+#[test]
+fn a_page_that_lists_nothing_any_more_is_served_and_warned_of() {
+    let upstream = Upstream::start();
+    publish(&upstream, &[("a-1.zip", b"one")]);
+    upstream.has("/simple/b/", "text/html", "<html><title>Links for b</title></html>");
+    let world = world(&upstream, "");
+    let serving = Serving::start(&world, &[]);
+    assert_eq!(ask("GET", &serving.url("pypi/simple/a/"), &[]).status, 200);
+    drop(serving);
+    age(&world);
+    publish(&upstream, &[]);
+    // What is told is told by each run, whether it asked or not.
+    for _ in 0..2 {
+        let serving = Serving::start(&world, &[]);
+        let empty = ask("GET", &serving.url("pypi/simple/a/"), &[]);
+        assert!(empty.status == 200 && !empty.text().contains("a-1.zip"), "{empty:?}");
+        assert_eq!(ask("GET", &serving.url("pypi/simple/b/"), &[]).status, 200);
+    }
+    let said = warnings(&world);
+    let told = said.lines().filter(|line| line.contains("/simple/a/` lists nothing of `a` any more, and did ")).count();
+    assert_eq!((told, said.lines().count()), (2, 2), "{said}");
+    assert_eq!(upstream.count("/simple/a/"), 2);
 }
 
 #[test]

@@ -85,12 +85,16 @@ fn npm_installs_through_the_index_and_again_when_there_is_no_upstream() {
     // What does not have its integrity is not served, and an audit is answered at once.
     upstream.has("/npm/@deplo/inner/-/inner-1.0.0.tgz", "", "poison");
     upstream.has("/npm/bad", "application/json", "<html>log in</html>");
+    upstream.has("/npm/portal", "text/html", "<html>login please</html>");
+    upstream.has("/npm/error", "application/json", "{\"error\":\"log in\"}");
     upstream.answers("/npm/worse", Answer::Whole(500, Vec::new(), Vec::new()));
     fs::remove_dir_all(world.path("cache/deployer/index")).unwrap();
     let serving = Serving::start(&world, &[]);
     for (path, status) in [
         ("npm/@deplo/inner/-/inner-1.0.0.tgz", 502),
         ("npm/bad", 502),
+        ("npm/portal", 502),
+        ("npm/error", 502),
         ("npm/worse", 502),
         ("npm/none", 404),
         ("npm/@deplo%2finner", 200),
@@ -156,12 +160,19 @@ fn cargo_fetches_through_the_index_and_again_when_there_is_no_upstream() {
 
     let serving = Serving::start(&world, &[]);
     upstream.has("/crates/ba/d-/bad-crate", "text/plain", "<html>log in</html>");
+    upstream.has("/crates/em/pt/empty", "text/plain", "\n");
+    let other = "{\"name\":\"other\",\"vers\":\"1.0.0\",\"deps\":[],\"cksum\":\"0\",\"features\":{},\"yanked\":false}\n";
+    upstream.has("/crates/wr/on/wrong", "text/plain", other);
+    upstream.has("/crates/ot/he/other", "text/plain", other);
     for (path, status) in [
         ("crates/dl/deplo-leaf/1.0.1/download", 502),
         ("crates/dl/deplo-leaf/2.0.0/download", 404),
         ("crates/de/pl/deplo-leaf", 200),
         ("crates/de/xx/deplo-leaf", 404),
         ("crates/ba/d-/bad-crate", 502),
+        ("crates/em/pt/empty", 502),
+        ("crates/wr/on/wrong", 502),
+        ("crates/ot/he/other", 200),
         ("crates/no/ne/none", 404),
     ] {
         assert_eq!(ask("GET", &serving.url(path), &[]).status, status, "{path}");

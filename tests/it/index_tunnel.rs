@@ -8,7 +8,8 @@ use deployer::sandbox::skip;
 
 use crate::harness::World;
 use crate::index::{publish_wheels, wheel};
-use crate::upstream::Upstream;
+use crate::index_tools::{program, publish_npm};
+use crate::upstream::{Answer, Upstream};
 
 /// Gets a page and every file on it, and tells what else it could reach.
 const FETCH: &str = r##"
@@ -117,4 +118,81 @@ fn pip_builds_a_release_on_a_host_that_has_nothing() {
     assert!(fs::read_dir(current.join("venv/lib")).unwrap().count() > 0);
     let output = std::process::Command::new(current.join("venv/bin/python")).args(["-c", "import outer, inner"]).output().unwrap();
     assert!(output.status.success(), "{output:?}");
+}
+
+/// What each host's pip downloads is named in a file of its own.
+const PIP: &str = "\"$PYTHON\" -m pip download --no-deps --retries 0 -d got -r $DEPLOYER_HOST.txt";
+
+#[test]
+fn a_build_that_got_no_package_is_explained_by_what_the_index_said_to_it() {
+    let upstream = Upstream::start();
+    let world = World::new().local_hosts(&["app1", "app2"]);
+    let Ok(python) = world.sandbox.tools().python else { return skip("there is no usable python") };
+    let venv = world.path("venv");
+    let made = std::process::Command::new(&python).args(["-m", "venv"]).arg(&venv).status().unwrap();
+    assert!(made.success());
+    let names = ["fine", "failing", "denied", "portal", "poisoned", "broken", "gone"];
+    publish_wheels(&upstream, &names.map(|name| (name, wheel(&python, &world.path("srv"), name, ""))));
+    let answer = |status: u16, body: &str| Answer::Whole(status, Vec::new(), body.as_bytes().to_vec());
+    upstream.answers("/simple/failing/", answer(500, ""));
+    upstream.answers("/simple/denied/", answer(403, ""));
+    upstream.answers("/simple/portal/", answer(200, "<html>login please</html>"));
+    upstream.answers("/files/poisoned-1-py3-none-any.whl", answer(200, "poison"));
+    upstream.answers("/files/broken-1-py3-none-any.whl", answer(500, ""));
+    upstream.answers("/files/gone-1-py3-none-any.whl", answer(404, ""));
+    let build =
+        format!("[defaults.build]\ncommand = '{PIP}'\nnetwork = \"index\"\nenv = {{ PYTHON = \"{}\" }}", venv.join("bin/python").display());
+    let world = world.config(&config(&upstream, &build));
+    let deploy = |one: &str, two: &str| {
+        world.commit(&[("app1.txt", one), ("app2.txt", two)]);
+        world.deployer(["deploy", "--rev", "master"])
+    };
+    for (name, hint) in [
+        ("failing", format!("the package index: `{}/simple/failing/` answers 500; try again later, or ", upstream.url)),
+        ("denied", format!("the package index: `{}/simple/denied/` answers 403; say `user` and `secret` in `[index.pypi]` ", upstream.url)),
+        ("portal", format!("the package index: `{}/simple/portal/` answers with HTML that lists no file of it, ", upstream.url)),
+        ("poisoned", "the package index: `poisoned-1-py3-none-any.whl` has the digest sha256-".to_owned()),
+        ("broken", format!("the package index: `{}/files/broken-1-py3-none-any.whl` answers 500; ", upstream.url)),
+        ("gone", format!("the package index: `{}/files/gone-1-py3-none-any.whl` is not there, though ", upstream.url)),
+        // The control: what there is not has no other reason.
+        ("absent==2", "the package index has no `absent==2`: correct the name or the version, ".to_owned()),
+    ] {
+        let run = deploy("fine", name);
+        run.exits(Exit::BuildFailed);
+        let hints: Vec<&str> = run.stderr.lines().filter_map(|line| line.strip_prefix("  hint: ")).collect();
+        assert!(hints.len() == 1 && hints[0].starts_with(&hint), "{name}: {run}");
+    }
+    // Each host's build is explained by its own answers.
+    let run = deploy("denied", "absent==2");
+    run.exits(Exit::BuildFailed);
+    let told = |text: &str| run.stderr.lines().filter(|line| line.starts_with(&format!("  hint: the package index{text}"))).count();
+    assert_eq!((told(": `"), told(" has no `absent==2`")), (1, 1), "{run}");
+
+    // When the upstream is well again, so is the next deploy.
+    publish_wheels(&upstream, &[("portal", wheel(&python, &world.path("srv"), "portal", ""))]);
+    deploy("portal", "portal").ok();
+}
+
+#[test]
+fn npm_that_got_no_package_is_explained_by_what_the_index_said_to_it() {
+    let (Some(npm), Some(node)) = (program("npm"), program("node")) else { return skip("there is no npm") };
+    let upstream = Upstream::start();
+    let world = World::new().local_hosts(&["app1"]);
+    publish_npm(&world, &upstream, &node, "outer", "\"broken\":\"1.0.0\"");
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", npm.parent().unwrap().display());
+    let world = world.config(&format!(
+        "[defaults.build]\ncommand = \"npm install --fetch-retries 0\"\nnetwork = \"index\"\nenv = {{ PATH = \"{path}\" }}\n\
+         [index.npm]\nurl = \"{}/npm\"\n",
+        upstream.url
+    ));
+    world.commit(&[("package.json", r#"{"name":"p","version":"1.0.0","dependencies":{"outer":"1.0.0"}}"#)]);
+    for (answer, hint) in [
+        (Answer::Whole(500, Vec::new(), Vec::new()), "answers 500; try again later, or "),
+        (Answer::Whole(200, Vec::new(), b"<html>login please</html>".to_vec()), "answers with something else (expected value "),
+    ] {
+        upstream.answers("/npm/broken", answer);
+        let run = world.deployer(["deploy", "--rev", "master"]);
+        run.exits(Exit::BuildFailed);
+        assert!(run.stderr.contains(&format!("\n  hint: the package index: `{}/npm/broken` {hint}", upstream.url)), "{run}");
+    }
 }

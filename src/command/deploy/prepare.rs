@@ -19,6 +19,7 @@ use crate::event::{Event, Severity, Status, Step};
 use crate::fleet::{self, Done, Tally, each};
 use crate::git::Artifact;
 use crate::host::Host;
+use crate::index::Index;
 use crate::op::{Exited, Op};
 use crate::plan::{self, Action};
 use crate::release::{NewRelease, ReleaseId, layout};
@@ -195,8 +196,10 @@ impl Deploy<'_> {
             }
             let has_after = self.has_hooks(Moment::AfterBuild, member);
             let command = outcome::command_words(&build.command);
+            // What is remarked on this host's requests explains this host's build.
+            let index = self.index.as_ref().filter(|_| build.network == Network::Index).map(Index::apart);
             let work = async {
-                let exited = self.build(member, local, &recipe, build).await?;
+                let exited = self.build(member, local, &recipe, build, index.as_ref()).await?;
                 if matches!(build.network, Network::Blocked | Network::Index) && !exited.isolated {
                     builds.open.lock().unwrap_or_else(PoisonError::into_inner).push(name.to_owned());
                 }
@@ -208,7 +211,10 @@ impl Deploy<'_> {
                 if has_after { Ok(()) } else { remote::seal(host, &recipe).await }
             };
             let done = tally.step(name, Step::Build, work, |result| failure::describe_command(result.err(), command)).await;
-            done.map_err(|error| failure::build(name, &error, build.network))?;
+            done.map_err(|error| {
+                let remarks = index.as_ref().map(Index::remarks).unwrap_or_default();
+                failure::build(name, &error, build.network, &remarks)
+            })?;
             if has_after {
                 self.hooks_on(Moment::AfterBuild, member, local).await?;
                 self.seal_apart(host, &recipe).await?;
@@ -239,11 +245,15 @@ impl Deploy<'_> {
     }
 
     /// Builds on one host. The way to the package index is there as long as the build is.
-    async fn build(&self, member: &Member, local: &Material, recipe: &Recipe<'_>, build: &Build) -> Result<Exited, RemoteError> {
-        let tunnel = match (&self.index, build.network) {
-            (Some(index), Network::Index) => Some(index.tunnel(&member.host)?),
-            (_, Network::Blocked | Network::None | Network::Host | Network::Index) => None,
-        };
+    async fn build(
+        &self,
+        member: &Member,
+        local: &Material,
+        recipe: &Recipe<'_>,
+        build: &Build,
+        index: Option<&Index>,
+    ) -> Result<Exited, RemoteError> {
+        let tunnel = index.map(|index| index.tunnel(&member.host)).transpose()?;
         let places = Places { index: tunnel.as_ref().map(|tunnel| tunnel.url().to_owned()), ..self.places(member, local) };
         remote::build(&member.host, recipe, build, &places, tunnel.as_ref(), self.events).await
     }

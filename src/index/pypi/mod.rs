@@ -19,9 +19,11 @@ use super::Mode;
 use super::error::IndexError;
 use super::fetch;
 use super::hash::Hash;
+use super::heard::Remark;
 use super::serve;
-use super::source::{Kept, Source, Wanted};
+use super::source::{Checked, Kept, Source, Wanted};
 use super::store::is_name;
+use crate::figures::counted;
 use page::{Format, Offer, Stored};
 
 /// Bytes of written pages that are kept at hand.
@@ -45,6 +47,7 @@ struct Page {
     fetched: u64,
     bytes: Bytes,
     etag: String,
+    remark: Option<Remark>,
 }
 
 impl Pypi {
@@ -74,38 +77,45 @@ impl Pypi {
             let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
             written.pages.get(&key).filter(|page| page.fetched == kept.head.fetched && self.source.mode == Mode::Online).cloned()
         };
+        let doubt = kept.remark(project);
         if let Some(page) = at_hand {
-            return Ok(page);
+            return Ok(Page { remark: doubt.or(page.remark), ..page });
         }
         let (pypi, fetched) = (Arc::clone(self), kept.head.fetched);
         // The page of a large project takes milliseconds to write.
         let write = move || pypi.write(&key.0, format, &kept.body);
-        let text = tokio::task::spawn_blocking(write).await.map_err(|error| IndexError::Internal(error.to_string()))??;
-        let page = Page { fetched, etag: serve::etag(text.as_bytes()), bytes: Bytes::from(text) };
+        let written = tokio::task::spawn_blocking(write).await.map_err(|error| IndexError::Internal(error.to_string()))?;
+        let (text, remark) = written?;
+        let page = Page { fetched, etag: serve::etag(text.as_bytes()), bytes: Bytes::from(text), remark };
         self.put_at_hand((project.to_owned(), format), page.clone());
-        Ok(page)
+        Ok(Page { remark: doubt.or(page.remark), ..page })
     }
 
-    fn write(&self, project: &str, format: Format, body: &[u8]) -> Result<String, IndexError> {
+    fn write(&self, project: &str, format: Format, body: &[u8]) -> Result<(String, Option<Remark>), IndexError> {
         let stored = stored(project, body)?;
         let without = stored.files.iter().filter(|file| file.hash.is_none()).count();
+        let mut remark = None;
         if without > 0 {
-            let message =
-                format!("the index gives no digest for {without} files of `{project}`: they cannot be verified, and are left out");
-            self.source.warn("index-unverifiable", project, &message);
+            let why = format!(
+                "the index gives no digest for {} of `{project}`: what cannot be verified is left out",
+                counted(without as u64, "file")
+            );
+            self.source.warn("index-unverifiable", project, &why, None);
+            remark = Some(Remark::Doubt { package: project.to_owned(), why });
         }
         if self.source.mode == Mode::Online {
-            return Ok(stored.write(project, format, &|_| Offer { file: true, metadata: true }));
+            return Ok((stored.write(project, format, &|_| Offer { file: true, metadata: true }), remark));
         }
         let held = self.source.store.files(project);
         let is_held = |name: &str, hash: Option<&str>| {
             let hash = hash.and_then(Hash::parse);
             hash.is_some_and(|hash| held.get(name).is_some_and(|hashes| hashes.contains(&hash)))
         };
-        Ok(stored.write(project, format, &|file| Offer {
+        let offer = |file: &page::File| Offer {
             file: is_held(&file.name, file.hash.as_deref()),
             metadata: is_held(&metadata_name(&file.name), file.metadata.as_deref()),
-        }))
+        };
+        Ok((stored.write(project, format, &offer), remark))
     }
 
     fn put_at_hand(&self, key: (String, Format), page: Page) {
@@ -151,9 +161,10 @@ fn metadata_name(name: &str) -> String {
     format!("{name}.metadata")
 }
 
-fn check(page: &fetch::Page) -> Result<Vec<u8>, IndexError> {
-    let stored = Stored::read(page)?;
-    serde_json::to_vec(&stored).map_err(|error| IndexError::Internal(error.to_string()))
+fn check(project: &str, page: &fetch::Page) -> Result<Checked, IndexError> {
+    let stored = Stored::read(project, page)?;
+    let body = serde_json::to_vec(&stored).map_err(|error| IndexError::Internal(error.to_string()))?;
+    Ok(Checked { body, is_empty: stored.files.is_empty() })
 }
 
 fn stored(project: &str, body: &[u8]) -> Result<Stored, IndexError> {
@@ -193,7 +204,7 @@ async fn simple(State(pypi): State<Arc<Pypi>>, Path(project): Path<String>, head
     }
     let format = Format::of(serve::text(&headers, &ACCEPT).unwrap_or_default());
     match pypi.page(&project, format).await {
-        Ok(page) => serve::page(&headers, page.bytes, &page.etag, format.content_type()),
+        Ok(page) => serve::remarked(serve::page(&headers, page.bytes, &page.etag, format.content_type()), page.remark),
         Err(error) => serve::failure(&error),
     }
 }

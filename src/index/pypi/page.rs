@@ -106,11 +106,11 @@ struct Listed {
 }
 
 impl Stored {
-    /// Reads what an upstream sent, whatever it says it is.
+    /// Reads what an upstream sent for a project, whatever it says it is.
     ///
     /// # Errors
     /// It is neither kind of page.
-    pub fn read(page: &Fetched) -> Result<Self, IndexError> {
+    pub fn read(project: &str, page: &Fetched) -> Result<Self, IndexError> {
         let garbled =
             |got: &str| IndexError::Garbled { url: fetch::shown(&page.url), got: got.to_owned(), wanted: "the page of a project" };
         let files = if page.content_type.contains("json") || page.body.trim_ascii_start().starts_with(b"{") {
@@ -123,9 +123,9 @@ impl Stored {
             let text = std::str::from_utf8(&page.body).map_err(|_| garbled("bytes that are no text"))?;
             let links = links::find(text).ok_or_else(|| garbled("neither JSON nor HTML"))?;
             let files: Vec<File> = links.iter().filter_map(|link| from_link(link, &page.url)).collect();
-            // The log-in form of a proxy is a page too.
-            if files.is_empty() && !text.contains("pypi:repository-version") && text.contains("<form") {
-                return Err(garbled("a form to fill in"));
+            // What a log-in or an error shows to people is HTML too, and may even have links.
+            if !is_of(project, text, &files) {
+                return Err(garbled(if text.contains("<form") { "a form to fill in" } else { "HTML that lists no file of it" }));
             }
             files
         };
@@ -199,6 +199,24 @@ impl Stored {
         }
         text + "</body>\n</html>\n"
     }
+}
+
+/// Tells whether HTML is the page of a project: it lists a file of it, or says what it is. An index that lists no file does: all that is
+/// known of write `Links for NAME` into the title, and newer ones say the version of the interface. A list that is no index's, such as
+/// that of a directory, is of use only where a file is in it.
+fn is_of(project: &str, text: &str, files: &[File]) -> bool {
+    let is_its = |name: &str| {
+        // A version may hold what no name does.
+        let plain = name.split(['+', '!', '%']).next().unwrap_or_default();
+        let normal = super::normal(plain).unwrap_or_default();
+        normal.strip_prefix(project).is_some_and(|rest| rest.starts_with('-'))
+    };
+    let lower = text.to_ascii_lowercase();
+    let is_titled = || {
+        let mut titles = lower.split("links for ").skip(1).filter_map(|rest| rest.split('<').next());
+        titles.any(|title| super::normal(title.trim()).as_deref() == Some(project))
+    };
+    files.iter().any(|file| is_its(&file.name)) || lower.contains("pypi:repository-version") || is_titled()
 }
 
 /// What of a file a client may be shown.
@@ -309,7 +327,7 @@ mod tests {
     fn page(content_type: &str, body: &str) -> Result<Stored, IndexError> {
         let url = Url::parse("https://index.example/simple/a-b/").unwrap();
         let page = Fetched { body: body.into(), validators: Validators::default(), url, content_type: content_type.to_owned() };
-        Stored::read(&page)
+        Stored::read("a-b", &page)
     }
 
     fn hex(digit: &str) -> String {
@@ -353,6 +371,12 @@ mod tests {
             (JSON, "<html><a href='a-1.zip'>a-1.zip</a></html>"),
             (JSON, "{\"meta\":{\"api-version\":\"1.0\"},\"files\":[{}"),
             ("text/html", "<html><form action='login'></form></html>"),
+            ("text/html", "<html>login please</html>"),
+            ("text/html", "<html><title>Links for visitors</title><a href='/terms'>terms</a></html>"),
+            ("text/html", "<html><a href='/vpn-client-3.zip'>first get our client</a></html>"),
+            ("text/html", "<html><title>Index of /simple/a-b/</title><a href='../'>..</a></html>"),
+            (JSON, "{\"meta\":{\"api-version\":\"1.0\"}}"),
+            (JSON, "{\"error\":\"log in\"}"),
             ("text/plain", "service unavailable"),
             ("text/html", ""),
         ] {
@@ -361,12 +385,28 @@ mod tests {
     }
 
     #[test]
+    fn a_page_of_an_index_may_be_empty_and_a_list_of_a_directory_may_be_a_page() {
+        for (content_type, body, files) in [
+            ("text/html", "<!DOCTYPE html><html><head><title>Links for a-b</title></head><body><h1>Links for a-b</h1></body></html>", 0),
+            ("text/html", "<html><head><title>root/dev: links for A.b</title></head></html>", 0),
+            ("text/html", "<html><head><meta name=\"pypi:repository-version\" content=\"1.0\"></head></html>", 0),
+            (JSON, "{\"meta\":{\"api-version\":\"1.0\"},\"files\":[]}", 0),
+            ("text/html", "<html><title>Directory listing for /simple/a-b/</title><a href=\"A.B-1.tar.gz\">A.B-1.tar.gz</a></html>", 1),
+            ("text/html", "<html><head><title>Links for a-b</title></head><a href='ab1.zip'>ab1.zip</a></html>", 1),
+            ("text/html", "<html><a href='a_b-1+cpu-py3-none-any.whl'>a_b-1+cpu-py3-none-any.whl</a></html>", 1),
+        ] {
+            let found = page(content_type, body).map(|page| page.files.len());
+            assert_eq!(found, Ok(files), "{body}");
+        }
+    }
+
+    #[test]
     fn files_whose_names_lead_elsewhere_are_left_out() {
         let html =
-            "<html><a href='/f/..%2f..%2fx.zip'>x</a><a href='https://u:p@h/a-1.zip?x=1#md5=0'>a-1.zip</a><a href='../'>up</a></html>";
+            "<html><a href='/f/..%2f..%2fx.zip'>x</a><a href='https://u:p@h/a-b-1.zip?x=1#md5=0'>a-b-1.zip</a><a href='../'>up</a></html>";
         let files = page("text/html", html).unwrap().files;
         assert_eq!(files.len(), 1);
-        assert_eq!((files[0].name.as_str(), files[0].hash.as_deref()), ("a-1.zip", None));
+        assert_eq!((files[0].name.as_str(), files[0].hash.as_deref()), ("a-b-1.zip", None));
     }
 
     #[test]
