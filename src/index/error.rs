@@ -27,7 +27,7 @@ pub enum IndexError {
     TooLong { url: String, most: u64 },
     #[error("`{name}` has the digest {got}, and the index says {wanted}: it was thrown away")]
     Poisoned { name: String, wanted: String, got: String },
-    #[error("the index gives no digest for `{0}`, so it cannot be verified")]
+    #[error("the upstream gives no digest for `{0}`, so it cannot be verified")]
     Unverifiable(String),
     #[error("`{path}` cannot be {what}: {why}")]
     Disk { path: String, what: &'static str, why: String },
@@ -83,7 +83,7 @@ impl IndexError {
                 Login::Configured { section } => format!("correct `user` and `secret` in `[index.{section}]` of deploy.toml"),
                 Login::Netrc { host } => format!("correct the login for `{host}` in your netrc"),
             }),
-            Self::Garbled { .. } => Some(format!("look at what is there, or {OTHER} is a package index")),
+            Self::Garbled { .. } => Some("open that url: a proxy or a log-in may answer in its place".to_owned()),
             Self::Gone { .. } => Some(format!("pin another version, or {OTHER} has the file")),
             Self::Poisoned { .. } => Some(format!("tell those who run the upstream, or {OTHER} has the right file")),
             Self::TooLong { .. } | Self::Unverifiable(_) => Some(format!("{OTHER} is right about its files")),

@@ -118,7 +118,8 @@ impl Source {
             (None, Mode::Offline) => Err(IndexError::Offline(package.to_owned())),
             (Some(kept), Mode::Online) if age(&kept.head) < FRESH => Ok(Arc::new(self.doubted(package, &url, kept))),
             (held, Mode::Online) => match (held, self.down()) {
-                (Some(kept), Some(error)) => self.stale(package, error, Some(kept)),
+                // It was warned of when it did not answer: a build with many packages is not to say so for each.
+                (Some(kept), Some(error)) => Ok(Arc::new(instead(package, &error, kept).1)),
                 (held, _) => {
                     let (source, package) = (Arc::clone(self), package.to_owned());
                     self.pages.join(&package.clone(), || async move { source.ask(&package, url, accept, check, held).await }).await
@@ -178,10 +179,9 @@ impl Source {
             self.warn_of(package, &error);
             return Err(error);
         };
-        let why = format!("{error}; what it said of `{package}` {} is served", ago(kept.head.fetched));
+        let (why, kept) = instead(package, &error, kept);
         self.warn("index-stale", package, &why, error.advice());
-        let why = error.advice().map_or_else(|| why.clone(), |advice| format!("{why}; {advice}"));
-        Ok(Arc::new(Kept { doubt: Some(why), ..kept }))
+        Ok(Arc::new(kept))
     }
 
     fn held_page(&self, package: &str) -> Option<Kept> {
@@ -259,6 +259,13 @@ impl Source {
 
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// What is held, with the word that it is served in place of what could not be had.
+fn instead(package: &str, error: &IndexError, kept: Kept) -> (String, Kept) {
+    let why = format!("{error}; what it said of `{package}` {} is served", ago(kept.head.fetched));
+    let doubt = error.advice().map_or_else(|| why.clone(), |advice| format!("{why}; {advice}"));
+    (why, Kept { doubt: Some(doubt), ..kept })
 }
 
 /// How long ago something was, in hours.

@@ -97,7 +97,8 @@ impl Pypi {
         let mut remark = None;
         if without > 0 {
             let why = format!(
-                "the index gives no digest for {} of `{project}`: what cannot be verified is left out",
+                "`{}{project}/` gives no digest for {}: what cannot be verified is left out",
+                fetch::shown(&self.source.upstream.url),
                 counted(without as u64, "file")
             );
             self.source.warn("index-unverifiable", project, &why, None);
