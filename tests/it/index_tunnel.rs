@@ -7,7 +7,7 @@ use deployer::exit::Exit;
 use deployer::sandbox::skip;
 
 use crate::harness::World;
-use crate::index::{publish_wheels, wheel};
+use crate::index::{age, publish_wheels, wheel};
 use crate::index_tools::{program, publish_npm};
 use crate::upstream::{Answer, Upstream};
 
@@ -140,6 +140,7 @@ fn a_build_that_got_no_package_is_explained_by_what_the_index_said_to_it() {
     upstream.answers("/files/poisoned-1-py3-none-any.whl", answer(200, "poison"));
     upstream.answers("/files/broken-1-py3-none-any.whl", answer(500, ""));
     upstream.answers("/files/gone-1-py3-none-any.whl", answer(404, ""));
+    upstream.has("/simple/undigested/", "text/html", "<html><a href='../../files/undigested-1.zip'>undigested-1.zip</a></html>");
     let build =
         format!("[defaults.build]\ncommand = '{PIP}'\nnetwork = \"index\"\nenv = {{ PYTHON = \"{}\" }}", venv.join("bin/python").display());
     let world = world.config(&config(&upstream, &build));
@@ -154,6 +155,7 @@ fn a_build_that_got_no_package_is_explained_by_what_the_index_said_to_it() {
         ("poisoned", "the package index: `poisoned-1-py3-none-any.whl` has the digest sha256-".to_owned()),
         ("broken", format!("the package index: `{}/files/broken-1-py3-none-any.whl` answers 500; ", upstream.url)),
         ("gone", format!("the package index: `{}/files/gone-1-py3-none-any.whl` is not there, though ", upstream.url)),
+        ("undigested", format!("the package index: `{}/simple/undigested/` gives no digest for 1 file: ", upstream.url)),
         // The control: what there is not has no other reason.
         ("absent==2", "the package index has no `absent==2`: correct the name or the version, ".to_owned()),
     ] {
@@ -167,6 +169,15 @@ fn a_build_that_got_no_package_is_explained_by_what_the_index_said_to_it() {
     run.exits(Exit::BuildFailed);
     let told = |text: &str| run.stderr.lines().filter(|line| line.starts_with(&format!("  hint: the package index{text}"))).count();
     assert_eq!((told(": `"), told(" has no `absent==2`")), (1, 1), "{run}");
+
+    // What was held may be too old for what is wanted, and is not to blame.
+    age(&world);
+    upstream.is_down(true);
+    let run = deploy("fine==2", "fine==2");
+    run.exits(Exit::BuildFailed);
+    let hint = run.stderr.lines().find(|line| line.starts_with("  hint: ")).unwrap();
+    assert!(hint.contains("/simple/fine/` cannot be reached: ") && hint.contains("; what it said of `fine` "), "{run}");
+    upstream.is_down(false);
 
     // When the upstream is well again, so is the next deploy.
     publish_wheels(&upstream, &[("portal", wheel(&python, &world.path("srv"), "portal", ""))]);
