@@ -9,9 +9,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::recipe::Python;
 
-mod common;
+mod global;
 
-pub use common::{Ci, Color, Common, Progress, Session};
+pub use global::{Ci, Color, Common, Progress, Session};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())

@@ -140,7 +140,8 @@ pub fn build(name: &str, error: &RemoteError, network: Network, remarks: &[Remar
             // What means the same without an index has nothing to do with it.
             let is_elsewhere = known.is_some() && known == recipe::explain(tail, false);
             let why = if is_elsewhere { None } else { package_index::why(remarks, tail) };
-            HostFailure { hint: why.or(known).or_else(|| exited.hint.clone()), ..plain }
+            let hint = why.or(known).or_else(|| package_index::missing(remarks, tail));
+            HostFailure { hint: hint.or_else(|| exited.hint.clone()), ..plain }
         }
         (_, Network::Blocked | Network::None | Network::Host | Network::Index) => plain,
     }

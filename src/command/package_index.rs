@@ -80,16 +80,34 @@ pub fn why(remarks: &[Remark], tail: &[String]) -> Option<String> {
     doubt.or_else(fault)
 }
 
+/// Names what a build was told that there is none of, where it says so itself: the reason that is left when no other is known.
+#[must_use]
+pub fn missing(remarks: &[Remark], tail: &[String]) -> Option<String> {
+    remarks.iter().rev().find_map(|remark| match remark {
+        Remark::Missing(name) => {
+            // A scope and its name are one part of a path.
+            let name = name.replace("%2f", "/");
+            let is_told = tail.iter().any(|line| line.contains("404") && names(line, &name));
+            is_told.then(|| {
+                let name = Shown(name.as_bytes());
+                format!("the package index has no `{name}`: correct the name or the version, or let `[index]` name an upstream that has it")
+            })
+        }
+        Remark::Fault(_) | Remark::Doubt { .. } => None,
+    })
+}
+
 /// Tells whether a build says that it did not find a package.
 fn lacks(tail: &[String], package: &str) -> bool {
+    tail.iter().any(|line| NOT_FOUND.iter().any(|sign| line.contains(sign)) && names(line, package))
+}
+
+/// Tells whether a line has the name of a package in it, however it is spelled.
+fn names(line: &str, package: &str) -> bool {
     let normal = |text: &str| text.to_ascii_lowercase().replace(['_', '.'], "-");
-    let package = normal(package);
-    let names = |line: &str| {
-        let line = normal(line);
-        let edge = |c: Option<char>| c.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '-');
-        line.match_indices(&package).any(|(at, _)| edge(line[..at].chars().next_back()) && edge(line[at + package.len()..].chars().next()))
-    };
-    tail.iter().any(|line| NOT_FOUND.iter().any(|sign| line.contains(sign)) && names(line))
+    let (line, package) = (normal(line), normal(package));
+    let edge = |c: Option<char>| c.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '-');
+    line.match_indices(&package).any(|(at, _)| edge(line[..at].chars().next_back()) && edge(line[at + package.len()..].chars().next()))
 }
 
 /// The error of an index that cannot be opened.
@@ -133,5 +151,13 @@ mod tests {
         let last = why(&[fault(500), doubt("zope"), doubt("interface"), fault(503)], &tail).unwrap();
         assert!(last.starts_with("the package index: `https://x/503` answers 503; "), "{last}");
         assert_eq!(why(&[doubt("zope-interface")], &lines("zope.interface/_c.c: error\n")), None);
+    }
+
+    #[test]
+    fn what_there_is_not_is_named_where_the_build_says_so() {
+        let told = [Remark::Missing("@a%2fb".to_owned()), Remark::Missing("b".to_owned())];
+        let tail = lines("npm error code E404\nnpm error 404  '@a/b@1.0.0' is not in this registry.\n");
+        assert_eq!(missing(&told[..1], &tail).unwrap().split(':').next(), Some("the package index has no `@a/b`"));
+        assert_eq!(missing(&told[..1], &lines("@a/b: error\nnpm error code E404\n")), None);
     }
 }

@@ -20,6 +20,7 @@ use crate::exit::Exit;
 use crate::figures::counted;
 use crate::fleet::{self, Done, Tally, each};
 use crate::host::{Host, HostError};
+use crate::index::Remark;
 use crate::op::{self, Answer, Current, Op, RootState, SetUpResult};
 use crate::plan;
 use crate::release::layout;
@@ -151,7 +152,7 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, (hosts, builders): (&[Host
                 let root = host.target().root.as_ref().unwrap_or(&environment.root);
                 evidence.extend(result.missing_files.iter().map(|file| format!("{} | {root}/{}/{file}", host.name(), layout::SHARED)));
             }
-            Err(error) => failures.push(failed(environment, &host, &error)),
+            Err(error) => failures.push(failed(environment, &host, &error, &venvs.remarks())),
         }
     }
     let live = fleet::live(hosts);
@@ -199,14 +200,14 @@ async fn with_hosts(scene: &Scene, args: &cli::Setup, (hosts, builders): (&[Host
         (false, _) => format!("{} is ready: {}", environment.name, counted_with(hosts, &ready)),
     };
     let verb = if args.check && changed > 0 { "setup" } else { "deploy" };
-    let next = vec![(verb.to_owned(), format!("deployer {verb} -e {}", environment.name))];
+    let next = vec![(verb.to_owned(), environment.typed(verb))];
     Ended { exit: Exit::Ok, error: None, live, ok: ready.len(), failed: 0, summary, next }
 }
 
 /// What helps where packages come through the index is another thing than where they lie in a cache.
-fn failed(environment: &Environment, host: &Host, error: &RemoteError) -> HostFailure {
+fn failed(environment: &Environment, host: &Host, error: &RemoteError, remarks: &[Remark]) -> HostFailure {
     let network = environment.of(host.target()).build.as_ref().map_or(Network::Blocked, |build| build.network);
-    HostFailure { step: Step::Setup, ..failure::build(host.name(), error, network) }
+    HostFailure { step: Step::Setup, ..failure::build(host.name(), error, network, remarks) }
 }
 
 /// What is needed is read from a revision. Where none is known, it is told what is left out for that.

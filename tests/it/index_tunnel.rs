@@ -206,4 +206,9 @@ fn npm_that_got_no_package_is_explained_by_what_the_index_said_to_it() {
         run.exits(Exit::BuildFailed);
         assert!(run.stderr.contains(&format!("\n  hint: the package index: `{}/npm/broken` {hint}", upstream.url)), "{run}");
     }
+    // The control: what there is not has no other reason.
+    upstream.answers("/npm/broken", Answer::Whole(404, Vec::new(), Vec::new()));
+    let run = world.deployer(["deploy", "--rev", "master"]);
+    run.exits(Exit::BuildFailed);
+    assert!(run.stderr.contains("\n  hint: the package index has no `broken`: correct the name or the version, "), "{run}");
 }

@@ -9,7 +9,7 @@ use crate::config::environment::{self, Environment, HostPath};
 use crate::error::Error;
 use crate::event::{Events, Step};
 use crate::host::{Host, HostError, Reply};
-use crate::index::Index;
+use crate::index::{Index, Remark};
 use crate::op::{Answer, Command, Exec, Network, Op, PathKind};
 use crate::recipe;
 use crate::stage::remote::{self, RemoteError};
@@ -34,6 +34,11 @@ impl Venvs {
         let local =
             if environment.rev.is_some() && !is_supplied { Material::prepare(&What::default(), scene, events).await.ok() } else { None };
         Ok(Self { index, local })
+    }
+
+    /// What the index would say of its answers.
+    pub fn remarks(&self) -> Vec<Remark> {
+        self.index.as_ref().map(Index::remarks).unwrap_or_default()
     }
 
     /// The requirements that the revision pins.
