@@ -62,24 +62,15 @@ struct Count {
     slowest: (f64, String),
     sent: u64,
     detail: Option<String>,
-    /// The hosts that something was sent to, by what was told of it.
-    supplied: BTreeMap<String, BTreeSet<String>>,
+    /// The hosts by what was told of each; of a cache, those that something was sent to.
+    details: BTreeMap<String, BTreeSet<String>>,
     told: bool,
 }
 
 impl Count {
     fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            ok: 0,
-            failed: 0,
-            absent: 0,
-            slowest: (0.0, String::new()),
-            sent: 0,
-            detail: None,
-            supplied: BTreeMap::new(),
-            told: false,
-        }
+        let (began, slowest, details) = (Instant::now(), (0.0, String::new()), BTreeMap::new());
+        Self { began, ok: 0, failed: 0, absent: 0, slowest, sent: 0, detail: None, details, told: false }
     }
 }
 
@@ -139,8 +130,9 @@ impl<'a> Tally<'a> {
         count.sent += done.sent_bytes.unwrap_or(0);
         if let (Status::Ok, Some(detail)) = (status, &done.detail) {
             count.detail = Some(detail.clone());
-            if done.sent_bytes.is_some() {
-                count.supplied.entry(detail.clone()).or_default().insert(host.to_owned());
+            // Of a cache that lacks nothing there is nothing to say.
+            if step != Step::Cache || done.sent_bytes.is_some() {
+                count.details.entry(detail.clone()).or_default().insert(host.to_owned());
             }
         }
         let Done { exit, command, detail, sent_bytes } = done;
@@ -190,7 +182,7 @@ fn summary(step: Step, count: &Count) -> String {
                 None => format!("{per_host} sent per host"),
             }
         }
-        Step::Cache if !count.supplied.is_empty() => {
+        Step::Cache if !count.details.is_empty() => {
             format!("{}, {} sent in all", supplied(count), crate::figures::bytes(count.sent))
         }
         Step::Build if count.ok + count.failed > 1 => format!("slowest {} {:.1}s", count.slowest.1, count.slowest.0),
@@ -204,15 +196,19 @@ fn summary(step: Step, count: &Count) -> String {
     }
 }
 
+fn folded(hosts: &BTreeSet<String>) -> String {
+    ranges::fold(&Vec::from_iter(hosts))
+}
+
 /// What hosts lacked: of those that lacked nothing there is nothing to say, whoever was the last.
 fn supplied(count: &Count) -> String {
     /// How many different lacks are worth a word each.
     const KINDS: usize = 3;
-    let hosts: usize = count.supplied.values().map(BTreeSet::len).sum();
-    let on = |(detail, hosts): (&String, &BTreeSet<String>)| format!("{detail} on {}", ranges::fold(&Vec::from_iter(hosts)));
-    match count.supplied.first_key_value() {
+    let hosts: usize = count.details.values().map(BTreeSet::len).sum();
+    let on = |(detail, hosts): (&String, &BTreeSet<String>)| format!("{detail} on {}", folded(hosts));
+    match count.details.first_key_value() {
         Some((detail, alike)) if alike.len() == count.ok as usize => detail.clone(),
-        _ if count.supplied.len() <= KINDS => count.supplied.iter().map(on).collect::<Vec<_>>().join(", "),
+        _ if count.details.len() <= KINDS => count.details.iter().map(on).collect::<Vec<_>>().join(", "),
         _ => format!("files were missing on {}", crate::figures::counted(hosts as u64, "host")),
     }
 }

@@ -8,10 +8,12 @@ use crate::error::Error;
 use crate::event::Step;
 use crate::exit::Exit;
 use crate::fleet::each;
-use crate::host::Host;
+use crate::host::{Host, HostError};
+use crate::op::{Answer, Op, PathKind};
 use crate::plan::{self, Action, HostPlan};
 use crate::recipe;
 use crate::release::ReleaseId;
+use crate::stage::capture::Capture;
 use crate::stage::likeness;
 
 /// Whoever gives the built release to the others.
@@ -122,4 +124,27 @@ pub async fn unlike(environment: &Environment, (source, root): (&Host, &str), ma
         Err(failure) => Some(failure),
     });
     compared.collect()
+}
+
+/// Finds the hosts that lack what a built tree refers to and does not hold.
+pub async fn dangling(capture: &Capture, makers: &[&Host]) -> Vec<HostFailure> {
+    let outside = &capture.about.outside;
+    let paths: Vec<String> = outside.iter().map(|outside| outside.path.clone()).collect();
+    if paths.is_empty() {
+        return Vec::new();
+    }
+    let looked = each(makers, usize::MAX >> 4, |host| async {
+        let name = host.name();
+        match host.ask(Op::Probe { paths: paths.clone() }).await {
+            Ok(Answer::Probed { paths }) => {
+                let is_there = |kind| !matches!(kind, PathKind::Missing | PathKind::Dangling);
+                let lacking: Vec<_> =
+                    outside.iter().zip(&paths).filter(|(_, state)| !is_there(state.kind)).map(|(outside, _)| outside).collect();
+                failure::lacking(name, &lacking)
+            }
+            Ok(other) => Some(failure::host(name, Step::Push, &HostError::unexpected(name, &other))),
+            Err(error) => Some(failure::host(name, Step::Push, &error)),
+        }
+    });
+    looked.await.into_iter().flatten().collect()
 }

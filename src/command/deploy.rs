@@ -272,7 +272,6 @@ impl Deploy<'_> {
                 self.finished(local, &all, &[], failures, &[], None).await
             });
         }
-        let kept = Shelf::at(&self.scene.directories.cache);
         let prepared = match self.interrupt.until(self.prepare_all(source, &working, local, fresh)).await {
             Ok(prepared) => prepared?,
             Err(exit) => {
@@ -285,7 +284,7 @@ impl Deploy<'_> {
             Err(reasons) => {
                 failures.extend(reasons);
                 prepare::give_up(&working, "there is no build that it could get").await;
-                cache::explain_lacking(self.environment, &local.artifact, &kept, &mut failures, &all).await;
+                cache::explain_lacking(self.environment, &local.artifact, &mut failures, &all).await;
                 return Ok(self.not_activated(&all, &failures, None));
             }
         };
@@ -296,7 +295,7 @@ impl Deploy<'_> {
                 Err(failure) => failures.push(failure),
             }
         }
-        cache::explain_lacking(self.environment, &local.artifact, &kept, &mut failures, &all).await;
+        cache::explain_lacking(self.environment, &local.artifact, &mut failures, &all).await;
         // Whoever built it is proof that it can be built there.
         for failure in &mut failures {
             failure.is_everywhere &= ready.is_empty();

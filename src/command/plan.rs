@@ -47,7 +47,8 @@ pub async fn plan(common: &Common, what: &What, overrides: &Overrides, changes: 
             return Err(error);
         }
     };
-    let caches = cache::survey(&scene, &local, &connected.hosts, &events).await;
+    // Of what another environment confirmed nothing is built.
+    let caches = if local.promoted.is_some() { None } else { cache::survey(&scene, &local, &connected.hosts, &events).await };
     let mut view = view(&scene, &local, &connected, caches.as_ref(), what.force).await;
     if !changes {
         view.changes = None;
@@ -144,7 +145,7 @@ async fn view(scene: &Scene, local: &Material, connected: &Connected, caches: Op
         steps: steps(environment, local, &plans),
         waves,
         warnings: local.warnings(),
-        unknowns: unknowns(environment, caches.is_some()),
+        unknowns: unknowns(environment, caches.is_some() || local.promoted.is_some()),
         blockers,
     }
 }
@@ -158,7 +159,7 @@ fn occupied(environment: &Environment, host: &Host) -> Vec<Blocker> {
     let holder = facts.holder.as_ref().map(|holder| Blocker {
         hosts: hosts(),
         what: format!("locked by {}, {}", holder.by, holder.what),
-        fix: Some(format!("deployer deploy -e {} --wait-lock 15m", environment.name)),
+        fix: Some(format!("{} --wait-lock 15m", environment.typed("deploy"))),
     });
     hold.into_iter().chain(holder).collect()
 }
@@ -239,8 +240,8 @@ fn alone(environment: &Environment) -> String {
         return "a host that loses this run after its switch stays switched (`confirm-within` is zero)".to_owned();
     }
     format!(
-        "a host rebooted between switch and confirmation serves the new release until the next contact, or until its boot unit: `deployer setup -e {} --print-boot-unit`",
-        environment.name
+        "a host rebooted between switch and confirmation serves the new release until the next contact, or until its boot unit: `{} --print-boot-unit`",
+        environment.typed("setup")
     )
 }
 
@@ -297,7 +298,7 @@ fn filled_in(words: &[String], way: &Environment, local: &Material, hosts: &[&Ho
         current: known("current", |values| &values.current),
         shared: known("shared", |values| &values.shared),
     };
-    let cache = common(hosts.iter().filter_map(|host| cache::place_of(way, host.target(), &local.artifact.manifest)));
+    let cache = common(hosts.iter().filter_map(|host| cache::place_of(way, host.target(), &local.artifact)));
     let places = Places {
         cache: Some(cache.unwrap_or_else(|| "{cache}".to_owned())),
         scratch: "{scratch}".to_owned(),
@@ -491,7 +492,7 @@ impl Needed<'_> {
     pub fn fix(&self, environment: &Environment) -> String {
         match self {
             Self::SharedFile(_) => "put the file there".to_owned(),
-            Self::Cache(_) | Self::Venv(_) => format!("deployer setup -e {}", environment.name),
+            Self::Cache(_) | Self::Venv(_) => environment.typed("setup"),
         }
     }
 }

@@ -136,9 +136,15 @@ def fill_buildout():
     picked = [exactly(name) for name in sorted(set(os.listdir(DIST)) - before)]
     constraints = os.path.join(WORK, "pins.txt")
     with open(constraints, "w") as text:
-        text.writelines(name + "==" + pin + "\n" for name, pin in pins.items() if re.fullmatch(r"[\w.!+-]+", pin))
+        for name, pin in pins.items():
+            if normal(name) not in map(normal, filter(None, picked)) and re.fullmatch(r"[\w.!+-]+", pin):
+                text.write(name + "==" + pin + "\n")
     if any(picked):
         ask(["--constraint", constraints] + [name for name in picked if name])
+
+
+def normal(requirement):
+    return re.sub(r"[-_.]+", "-", requirement.split("==")[0]).lower()
 
 
 def exactly(name):

@@ -259,7 +259,10 @@ fn doctor_tells_which_caches_are_complete() {
     assert!(doctor.stdout.contains("needs is not known here, nor on any host. Fix: deployer cache fill -e prod"), "{doctor}");
     world.deployer(["cache", "fill"]).ok();
     let doctor = world.deployer(["doctor"]);
-    assert!(doctor.stdout.contains("1/2 complete, 2 files each; app2 lacks 2 files. Fix: deployer cache push -e prod -H app2"), "{doctor}");
+    assert!(
+        doctor.stdout.contains("1/2 complete, 2 files each; app2 lacks 2 files. Fix: deployer cache push -e prod --rev master -H app2"),
+        "{doctor}"
+    );
     world.deployer(["cache", "push"]).ok();
     let doctor = world.deployer(["doctor"]);
     assert!(doctor.stdout.contains("✓ cache  2/2 complete, 2 files each\n"), "{doctor}");
@@ -290,7 +293,7 @@ fn a_build_that_lacks_a_package_is_compared_with_the_caches_of_its_peers() {
   hint: the build is offline and `lxml==5.3.1` is not in the shared download cache of app2; the other 2 hosts have it (2 files there, 1 here)
 
 Not deployed. Nothing was activated: prod still runs nothing on 3/3 hosts.
-  fix  deployer cache push -e prod --rev master -H app2
+  fix  deployer cache fill -e prod --rev master
   look  deployer logs -e prod -H app2 --step build
   retry  deployer deploy -e prod --rev master
   without  deployer deploy -e prod --rev master -H '!app2'

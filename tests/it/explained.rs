@@ -70,9 +70,8 @@ fn npm_is_told_what_its_cache_lacks_and_who_has_it() {
     let (here, there) = (set(&world, "app1", &run, "npm"), set(&world, "app2", &run, "npm"));
     npm(directory, &["ci", "--ignore-scripts", "--cache", there.to_str().unwrap()]);
     let files = |place: &Path| paths(place).len();
-    let push = "deployer cache push -e prod --rev master -H app1";
     let count = files(&world.cache("app2"));
-    fails(&world, &["-H", "app1,app2"], &nothing_on("app1", &format!("; app2 has it ({count} files there, 0 here)")), push);
+    fails(&world, &["-H", "app1,app2"], &nothing_on("app1", &format!("; app2 has it ({count} files there, 0 here)")), FILL);
 
     // What a project needed that has the one package, and not the other.
     let other = world.path("other");
@@ -84,7 +83,7 @@ fn npm_is_told_what_its_cache_lacks_and_who_has_it() {
     let left = files(&world.cache("app1"));
     let lacking = format!("` is not in the shared download cache of app1; app2 has it ({count} files there, {left} here)\n");
     assert!(run.stderr.contains("\n  hint: the build is offline and `left-pad") && run.stderr.contains(&lacking), "{run}");
-    assert!(run.stderr.contains(&format!("\n  fix  {push}\n")), "{run}");
+    assert!(run.stderr.contains(&format!("\n  fix  {FILL}\n")), "{run}");
 }
 
 fn paths(root: &Path) -> Vec<PathBuf> {
@@ -129,7 +128,7 @@ fn uv_is_told_which_requirement_no_cache_has() {
     let hint =
         "hint: the build is offline and `docopt==0.6.2` is not in the shared download cache of app1; app2 has it (2 files there, 1 here)\n";
     assert!(run.stderr.contains(hint), "{run}");
-    assert!(run.stderr.contains("\n  fix  deployer cache push -e prod --rev master -H app1\n"), "{run}");
+    assert!(run.stderr.contains(&format!("\n  fix  {FILL}\n")), "{run}");
 }
 
 #[test]
@@ -164,7 +163,7 @@ fn cargo_is_told_which_crate_no_cache_has() {
     fs::create_dir_all(&crate_of).unwrap();
     fs::write(crate_of.join("README.md"), "").unwrap();
     let here = "the build is offline and `itoa` is not in the shared download cache of app1; app2 has it (2 files there, 1 here)";
-    fails(&world, &["-H", "app1,app2"], here, "deployer cache push -e prod --rev master -H app1");
+    fails(&world, &["-H", "app1,app2"], here, FILL);
 }
 
 #[test]
@@ -186,7 +185,6 @@ fn a_package_that_nobody_has_is_no_reason_to_leave_out_the_host_that_was_to_buil
     // One that has it may be able to build it.
     fs::create_dir(caches[1].join("dist")).unwrap();
     fs::write(caches[1].join("dist/nobody_has_it-1.0.tar.gz"), "").unwrap();
-    let run =
-        fails(&world, &[], &format!("{hint}; app2 has it (1 file there, 0 here)"), "deployer cache push -e prod --rev master -H app1");
+    let run = fails(&world, &[], &format!("{hint}; app2 has it (1 file there, 0 here)"), FILL);
     assert!(run.stderr.contains("\n  without  deployer deploy -e prod --rev master -H '!app1'\n"), "{run}");
 }

@@ -105,6 +105,27 @@ fn what_did_not_hold_in_production_can_be_promoted_again() {
 }
 
 #[test]
+fn what_the_promoted_tree_refers_to_and_production_lacks_is_in_the_plan() {
+    let Some(world) = world() else { return };
+    let site = |host: &str| world.root(host).parent().unwrap().join("library");
+    for host in ["stg1", "stg2"] {
+        fs::write(site(host), "").unwrap();
+    }
+    world.commit(&[("build.sh", "ln -s \"$PWD/../../../library\" library\n")]);
+    world.deployer(["deploy", "-e", "staging", "--rev", "master"]).ok();
+    let plan = world.deployer(["plan", "-e", "prod", "--from", "staging"]);
+    let told = "/library` is missing, to which `library` of what was built leads";
+    assert!(plan.stdout.contains(told) && plan.stdout.contains("would stop"), "{plan}");
+    let run = promote(&world);
+    run.exits(Exit::BuildFailed);
+    assert!(run.stderr.contains(told), "{run}");
+    fs::write(site("app1"), "").unwrap();
+    let plan = world.deployer(["plan", "-e", "prod", "--from", "staging"]);
+    assert!(!plan.stdout.contains("would stop"), "{plan}");
+    promote(&world).ok();
+}
+
+#[test]
 fn what_staging_did_not_confirm_as_one_unaltered_release_is_refused() {
     let Some(world) = world() else { return };
     is_refused(&promote(&world), "`stg1` of staging serves no release that could be promoted");

@@ -208,61 +208,11 @@ fn a_virtual_environment_is_made_through_the_index_where_builds_go_there() {
     assert!(output(Command::new(world.path("venv/bin/buildout")).arg("--version")).contains("6.0.1"));
 }
 
-#[test]
-fn an_npm_project_is_built_from_a_copy_of_its_cache() {
-    let Some(npm) = tools::npm() else { return };
-    let world = world(&format!("recipe = \"npm\"\nenv = {{ PATH = \"{}\" }}\n", tools::path(&[&npm])));
-    let package = "{\"name\":\"boskel\",\"version\":\"1.0.0\",\"private\":true,\"dependencies\":{\"left-pad\":\"1.3.0\"},\
-                   \"scripts\":{\"build\":\"node -e \\\"console.log(require('left-pad')('x',3))\\\" > built\"}}\n";
-    fs::write(world.repository.directory.join("package.json"), package).unwrap();
-    output(
-        Command::new(npm.join("npm"))
-            .args(["install", "--package-lock-only", "--no-audit", "--no-fund"])
-            .current_dir(&world.repository.directory),
-    );
-    world.commit(&[(".gitignore", "node_modules\n")]);
-    fill_and_deploy(&world).ok();
-    assert!(world.read_current("app1", "built").contains("  x"));
-    let before = crate::harness::snapshot(&world.cache("app1").join("npm"));
-    world.deployer(["deploy", "--rev", "master", "--force"]).ok();
-    assert_eq!(crate::harness::snapshot(&world.cache("app1").join("npm")), before);
-}
-
-#[test]
-fn a_cargo_project_is_built_from_vendored_crates() {
-    let Some(bin) = tools::cargo() else { return };
-    let world = world(&format!("recipe = \"cargo\"\nenv = {{ PATH = \"{}\" }}\n", tools::path(&[&bin])));
-    world.commit(&[
-        ("Cargo.toml", "[package]\nname = \"boskel\"\nversion = \"1.0.0\"\nedition = \"2021\"\n[dependencies]\nitoa = \"=1.0.11\"\n"),
-        ("src/main.rs", "fn main() { println!(\"{}\", itoa::Buffer::new().format(42)); }\n"),
-    ]);
-    output(
-        Command::new(bin.join("cargo"))
-            .args(["generate-lockfile", "--quiet"])
-            .env("RUSTC", bin.join("rustc"))
-            .current_dir(&world.repository.directory),
-    );
-    world.commit(&[(".gitignore", "target\n")]);
-    fill_and_deploy(&world).ok();
-    assert_eq!(output(&mut Command::new(world.current("app1").join("target/release/boskel"))), "42\n");
-}
-
-#[test]
-fn a_uv_project_is_built_from_the_flat_cache() {
-    if !tools::has_python_index() {
-        return;
-    }
-    let Some(uv) = tools::uv() else { return };
-    let world = world(&format!("recipe = \"uv\"\nenv = {{ PATH = \"{}\" }}\n", tools::path(&[&uv])));
-    let project = "[project]\nname = \"boskel\"\nversion = \"1.0\"\nrequires-python = \">=3.9\"\ndependencies = [\"tabulate==0.9.0\"]\n\
-                   [build-system]\nrequires = [\"hatchling==1.27.0\"]\nbuild-backend = \"hatchling.build\"\n[tool.hatch.build.targets.wheel]\npackages = [\"boskel\"]\n";
-    let directory = world.repository.directory.clone();
-    fs::write(directory.join("pyproject.toml"), project).unwrap();
-    output(Command::new(uv.join("uv")).args(["lock", "--quiet", "--no-cache"]).current_dir(&directory));
-    world.commit(&[("boskel/__init__.py", MODULE), (".gitignore", ".venv\n")]);
-    fill_and_deploy(&world).ok();
-    let python = world.current("app1").join(".venv/bin/python");
-    assert_eq!(output(Command::new(python).args(["-I", "-c", "import tabulate, boskel; boskel.main()"])), "boskel\n");
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
 }
 
 fn output(command: &mut Command) -> String {

@@ -193,7 +193,11 @@ fn refused(path: &Path, error: ImportError) -> Error {
         ImportError::Io(error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
     };
     let refused = Error::new(Exit::Refused, "import", what).caused_by(error).state("what was here before is as it was");
-    if is_damaged { refused.hint("copy the file again from where `deployer cache export` wrote it; it is not whole here") } else { refused }
+    if is_damaged {
+        refused.hint("copy the file again from where `deployer cache export FILE` wrote it: it is not whole here")
+    } else {
+        refused
+    }
 }
 
 fn take(file: File, shelf: &Shelf, project: &str, bundle: &Path) -> Result<Taken, ImportError> {

@@ -2,13 +2,14 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::{fill_command, rev_flag};
+use super::fill_command;
 use crate::command::failure::HostFailure;
 use crate::config::environment::{Environment, Network};
 use crate::config::ranges;
 use crate::event::Step;
 use crate::figures::counted;
 use crate::fleet::each;
+use crate::git::Artifact;
 use crate::host::Host;
 use crate::provision::cache as caches;
 use crate::recipe::{self, Lack, Recipe};
@@ -16,7 +17,7 @@ use crate::tree::Manifest;
 
 /// Compares the cache of each host whose build lacks a package with those of its peers, and says in the hint of its failure what came
 /// out. A host whose cache cannot be listed keeps the hint it had, and a build that asks the package index is none of the cache's.
-pub async fn explain_lacking(environment: &Environment, tree: &Manifest, failures: &mut [HostFailure], hosts: &[Host]) {
+pub async fn explain_lacking(environment: &Environment, tree: &Artifact, failures: &mut [HostFailure], hosts: &[Host]) {
     let Some(cache) = &environment.cache else { return };
     let way = |name: &str| hosts.iter().find(|host| host.name() == name).map_or(environment, |host| environment.of(host.target()));
     let lack = |failure: &HostFailure| {
@@ -31,7 +32,7 @@ pub async fn explain_lacking(environment: &Environment, tree: &Manifest, failure
     let caches: Vec<(&str, Manifest)> = hosts.iter().zip(listed).filter_map(|(host, list)| Some((host.name(), list.ok()?))).collect();
     for failure in failures {
         let Some(mut lack) = lack(failure) else { continue };
-        // Whatever else comes out, this brings it.
+        // Whoever has it: a deploy sends what is known to be needed, so this is not.
         failure.fix = Some(fill_command(environment));
         let Some((_, own)) = caches.iter().find(|(host, _)| *host == failure.host) else { continue };
         let place = place(way(&failure.host), tree);
@@ -65,7 +66,6 @@ pub async fn explain_lacking(environment: &Environment, tree: &Manifest, failure
                     (true, count) => format!("the other {count} hosts have it"),
                     (false, _) => format!("{} have it", ranges::fold(&names)),
                 };
-                failure.fix = Some(format!("deployer cache push -e {}{} -H {}", environment.name, rev_flag(environment), failure.host));
                 format!("; {who} ({} there, {} here)", counted(first.totals().0, "file"), own.totals().0)
             }
         };
@@ -75,9 +75,9 @@ pub async fn explain_lacking(environment: &Environment, tree: &Manifest, failure
 }
 
 /// Where the files of a tree lie below the caches.
-fn place(environment: &Environment, tree: &Manifest) -> String {
+fn place(environment: &Environment, tree: &Artifact) -> String {
     let recipe = environment.build.as_ref().and_then(|build| Recipe::find(&build.recipe));
-    recipe.zip(recipe::set_key(environment, tree)).map_or_else(String::new, |(recipe, key)| recipe::place(recipe, key))
+    recipe.zip(super::set_key(environment, tree)).map_or_else(String::new, |(recipe, key)| recipe::place(recipe, key))
 }
 
 /// Tells whether a cache whose files are listed has what a build lacked, in the directory of the build's set.

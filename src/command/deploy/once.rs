@@ -17,7 +17,7 @@ use crate::figures;
 use crate::fleet::{Done, Tally, each};
 use crate::git::Artifact;
 use crate::host::Host;
-use crate::op::{Answer, Op, PathKind};
+use crate::op::Op;
 use crate::plan::{Action, HostPlan};
 use crate::release::{NewRelease, Origin, ReleaseId};
 use crate::stage::capture::{self, Capture, CaptureError, Store};
@@ -140,7 +140,8 @@ impl Deploy<'_> {
                 Ok(taken) => taken,
                 Err(failure) => return Ok(Err(vec![failure])),
             };
-            failures.extend(self.dangling(&capture, &left).await);
+            let hosts: Vec<&Host> = left.iter().map(|member| &member.host).collect();
+            failures.extend(builder::dangling(&capture, &hosts).await);
             let left: Vec<Member> = left.iter().filter(|member| is_left(member, &failures)).cloned().collect();
             let parcel = self.built_parcel(source, local, &capture, artifact, &left).await;
             let tally = Tally::new(self.events, left.len());
@@ -203,29 +204,6 @@ impl Deploy<'_> {
             ..Done::default()
         });
         taken.await.map(|(capture, artifact, _)| (capture, artifact)).map_err(|error| failure::capture(name, &error))
-    }
-
-    /// Finds the hosts that lack what the built tree refers to and does not hold.
-    async fn dangling(&self, capture: &Capture, makers: &[Member]) -> Vec<HostFailure> {
-        let outside = &capture.about.outside;
-        let paths: Vec<String> = outside.iter().map(|outside| outside.path.clone()).collect();
-        if paths.is_empty() {
-            return Vec::new();
-        }
-        let looked = each(makers, usize::MAX >> 4, |member| async {
-            let name = member.host.name();
-            match member.host.ask(Op::Probe { paths: paths.clone() }).await {
-                Ok(Answer::Probed { paths }) => {
-                    let is_there = |kind| !matches!(kind, PathKind::Missing | PathKind::Dangling);
-                    let lacking: Vec<_> =
-                        outside.iter().zip(&paths).filter(|(_, state)| !is_there(state.kind)).map(|(outside, _)| outside).collect();
-                    failure::lacking(name, &lacking)
-                }
-                Ok(other) => Some(failure::host(name, Step::Push, &crate::host::HostError::unexpected(name, &other))),
-                Err(error) => Some(failure::host(name, Step::Push, &error)),
-            }
-        });
-        looked.await.into_iter().flatten().collect()
     }
 
     /// The built tree on its way to the others. Its times are the builder's: what was compiled there knows them.

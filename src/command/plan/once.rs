@@ -22,7 +22,9 @@ pub(super) async fn blockers(scene: &Scene, local: &Material, hosts: &[Host], pl
     let made: Vec<&Host> = hosts.iter().zip(&plans).filter(|(_, plan)| plan.action == Action::Make).map(|(host, _)| host).collect();
     let build = made.first().and_then(|host| environment.of(host.target()).build.as_ref());
     if let Some(promoted) = &local.promoted {
-        return unlike(scene, (&promoted.host, &promoted.root), &made, promoted.build.as_ref()).await;
+        let mut blockers = unlike(scene, (&promoted.host, &promoted.root), &made, promoted.build.as_ref()).await;
+        blockers.extend(builder::dangling(&promoted.capture, &made).await.into_iter().map(as_blocker));
+        return blockers;
     }
     match builder::giver(environment, &hosts, &plans) {
         Ok(None) => Vec::new(),
@@ -87,7 +89,11 @@ async fn unprepared(scene: &Scene, local: &Material, builder: &Host) -> Vec<Bloc
 
 async fn unlike(scene: &Scene, source: (&Host, &str), makers: &[&Host], build: Option<&Build>) -> Vec<Blocker> {
     let found = builder::unlike(&scene.environment, source, makers, build).await;
-    found.into_iter().map(|HostFailure { host, message, hint, .. }| Blocker { hosts: vec![host], what: message, fix: hint }).collect()
+    found.into_iter().map(as_blocker).collect()
+}
+
+fn as_blocker(HostFailure { host, message, hint, .. }: HostFailure) -> Blocker {
+    Blocker { hosts: vec![host], what: message, fix: hint }
 }
 
 fn blocker(hosts: Vec<String>, error: &Error) -> Blocker {
