@@ -52,8 +52,12 @@ fn inputs<'a>(build: &Build, recipe: &Recipe, tree: &'a Manifest, read: &dyn Fn(
         }
         let Some(text) = read(path) else { continue };
         for pattern in references(path, &text) {
-            let new = (0..entries.len()).filter(|other| fits(&pattern, entries[*other].path.as_bytes()) && found.insert(*other));
-            left.extend(new.collect::<Vec<_>>());
+            let named: Vec<usize> = if pattern.contains('*') {
+                (0..entries.len()).filter(|other| fits(&pattern, entries[*other].path.as_bytes())).collect()
+            } else {
+                entries.binary_search_by(|entry| entry.path.as_bytes().cmp(pattern.as_bytes())).into_iter().collect()
+            };
+            left.extend(named.into_iter().filter(|other| found.insert(*other)));
         }
     }
     found.into_iter().map(|index| &entries[index]).collect()
