@@ -60,6 +60,7 @@
 // What `decide` and `invariants` are written in terms of, here as in the helper.
 use deployer::{op, release, tree};
 
+mod all_ways;
 mod bad_input;
 mod barrier;
 mod build;
@@ -119,6 +120,5 @@ mod upkeep;
 mod upstream;
 mod uv;
 mod waves;
-mod ways;
 mod whole;
 mod windows;

@@ -1,4 +1,4 @@
-//! Every recipe with its real tool, in every way (see `ways`): from a cache that was filled where an index is reached, or through the package
+//! Every recipe with its real tool, in every way (see `all_ways`): from a cache that was filled where an index is reached, or through the package
 //! index, once for all or on the host. The ways of a buildout are there; here is one on a host that has nothing.
 
 use std::fs;
@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 
 use deployer::exit::Exit;
 
+use crate::all_ways::{Project, Way};
 use crate::harness::World;
 use crate::tools;
-use crate::ways::{Project, Way};
 
 #[test]
 fn a_pip_project_is_built_through_the_index() {

@@ -2,6 +2,8 @@
 //! by the real tools and without any network but the index. What cannot be built changes nothing that is live.
 //!
 //! Here are the ways, and `boskel`, a buildout, at several revisions; projects of the other recipes are in `recipes`.
+//!
+//! Tests start in the order of their names, and these are the longest: what starts last is waited for by processors with nothing to do.
 
 use std::collections::BTreeMap;
 use std::fs;
