@@ -1,7 +1,6 @@
 //! What a run sends: a revision of the repository, or a directory as it is, ready for the transfer stage.
 
 use std::collections::BTreeSet;
-use std::io::Read as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -18,10 +17,6 @@ use crate::op::Facts;
 use crate::plan::{self, HostPlan, Need, Wanted, short};
 use crate::release::NewRelease;
 use crate::stage::local::{self, Local, Request};
-use crate::tree::Kind;
-
-/// The largest text of a tree that is read.
-const TEXT: u64 = 1 << 20;
 
 /// The tree, and where it comes from.
 pub struct Material {
@@ -168,19 +163,6 @@ impl Material {
             (Some(repository), Some(revision)) => repository.bundle(&revision.commit, branch, to),
             (None, _) | (_, None) => Ok(()),
         }
-    }
-
-    /// Reads a text of the tree; none where there is no such file, or one that nobody would have written.
-    #[must_use]
-    pub fn text(&self, path: &str) -> Option<String> {
-        let entries = self.artifact.manifest.entries();
-        let index = entries.binary_search_by(|entry| entry.path.as_bytes().cmp(path.as_bytes())).ok()?;
-        if !matches!(entries[index].kind, Kind::File { size, .. } if size <= TEXT) {
-            return None;
-        }
-        let mut text = String::new();
-        self.artifact.contents.open(u32::try_from(index).ok()?).ok()?.take(TEXT).read_to_string(&mut text).ok()?;
-        Some(text)
     }
 
     #[must_use]

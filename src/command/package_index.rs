@@ -21,25 +21,19 @@ pub async fn open(scene: &Scene, events: &Events) -> Result<Option<Index>, Error
     if !scene.environment.ways().any(|way| way.build.as_ref().is_some_and(|build| build.network == Network::Index)) {
         return Ok(None);
     }
-    opened(scene, events, Said::default()).await.map(Some)
+    opened(scene, events).await.map(Some)
 }
 
-/// What the index had to say, in its own words, each with what can be done about it.
-pub type Said = Arc<Mutex<Vec<String>>>;
-
-/// Opens the index. What it has to say joins the events of the run, and `said`.
-pub async fn opened(scene: &Scene, events: &Events, said: Said) -> Result<Index, Error> {
+/// Opens the index, whether builds reach it or not.
+pub async fn opened(scene: &Scene, events: &Events) -> Result<Index, Error> {
     let environment = &scene.environment;
     let upstreams = Upstreams::resolve(&environment.upstreams, &environment.directory).await.map_err(unusable)?;
     let events = Mutex::new(events.clone());
     let tell = move |notice: crate::index::Notice| {
-        let message = Shown(notice.message.as_bytes()).to_string();
-        let advised = notice.advice.map_or_else(|| message.clone(), |advice| format!("{message}; {advice}"));
-        said.lock().unwrap_or_else(PoisonError::into_inner).push(advised);
         events.lock().unwrap_or_else(PoisonError::into_inner).emit(Event::Diagnostic {
             severity: Severity::Warning,
             code: notice.code.to_owned(),
-            message,
+            message: Shown(notice.message.as_bytes()).to_string(),
             hosts: Vec::new(),
             evidence: Vec::new(),
             state: None,

@@ -9,7 +9,7 @@ pub type Sections = BTreeMap<String, BTreeMap<String, String>>;
 const WANTED: [&str; 3] = ["zc.buildout", "setuptools", "wheel"];
 
 /// Names what the virtual environment of a buildout must hold as requirements: with the version that `config` pins, where it does.
-/// `read` gives the text of a file of the tree.
+/// `read` gives the text of a file of the tree; without any, nothing is pinned.
 #[must_use]
 pub fn pinned(config: &str, read: &dyn Fn(&str) -> Option<String>) -> Vec<String> {
     let mut sections = Sections::new();

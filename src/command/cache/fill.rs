@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::PoisonError;
 
 use super::others::{self, Others};
 use super::{Subject, overrides};
@@ -13,7 +12,7 @@ use crate::command::failure;
 use crate::command::interrupt::Interrupt;
 use crate::command::locks::{self, Attempt};
 use crate::command::outcome;
-use crate::command::package_index::{self, Said};
+use crate::command::package_index;
 use crate::command::scene::{self, Ended, Scene};
 use crate::config::Environment;
 use crate::config::environment::{FillNetwork, HostPath, SessionKind, Target};
@@ -23,7 +22,7 @@ use crate::exit::Exit;
 use crate::figures::{bytes, counted, duration};
 use crate::fleet::{self, Done, Tally};
 use crate::host::Host;
-use crate::index::Index;
+use crate::index::{Index, Remark};
 use crate::op::{self, Op};
 use crate::provision::fill::{Fill, FillError, Filled, Proof};
 use crate::recipe::{self, Recipe};
@@ -92,10 +91,9 @@ fn build_here(scene: &mut Scene) -> Result<(), Error> {
 
 async fn run(scene: &Scene, args: &cli::CacheFill, others: Vec<Target>, events: &Events) -> Result<Ended, Error> {
     let subject = Subject::settle(scene, args.rev.as_deref(), events).await?;
-    let said = Said::default();
     // Before any host is touched: it may be of no use.
     let index = match subject.cache()?.network {
-        FillNetwork::Index => Some(package_index::opened(scene, events, Said::clone(&said)).await?),
+        FillNetwork::Index => Some(package_index::opened(scene, events).await?),
         FillNetwork::Host => None,
     };
     let builder = scene.environment.targets.first().map(|target| target.name.clone()).unwrap_or_default();
@@ -105,7 +103,7 @@ async fn run(scene: &Scene, args: &cli::CacheFill, others: Vec<Target>, events: 
         let mut rest = connected.hosts.clone();
         let host = rest.remove(at);
         let others = Others::meet(&subject, &host, rest, &connected.unreachable, &args.kinds, events).await;
-        on_builder(&subject, &host, &others, args.local, (index.as_ref(), &said), events).await
+        on_builder(&subject, &host, &others, args.local, index.as_ref(), events).await
     } else {
         connected.unreachable.retain(|(target, _)| target.name == builder);
         Err(outcome::unreachable(&connected, "nothing was changed".to_owned()))
@@ -119,7 +117,7 @@ async fn on_builder(
     host: &Host,
     others: &Others,
     local: bool,
-    (index, said): (Option<&Index>, &Said),
+    index: Option<&Index>,
     events: &Events,
 ) -> Result<Ended, Error> {
     let scene = subject.scene;
@@ -151,10 +149,7 @@ async fn on_builder(
     });
     let filled = filled.await;
     locks::unlock(one).await;
-    let filled = filled.map_err(|error| {
-        let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
-        plain(host, Step::Fill, &error, &said)
-    })?;
+    let filled = filled.map_err(|error| plain(host, Step::Fill, &error, &index.map(Index::remarks).unwrap_or_default()))?;
     if let Some(message) = index.and_then(|index| unserved(subject, index, &filled)) {
         events.emit(note(Severity::Warning, "not-served", message, vec![host.name().to_owned()], Vec::new()));
     }
@@ -164,8 +159,8 @@ async fn on_builder(
         Proof::Failed { .. } => "",
     };
     let took = duration(scene.seconds());
-    let said = std::mem::take(&mut *said.lock().unwrap_or_else(PoisonError::into_inner));
-    if let Some(error) = others.refused(subject, host, (&filled, &set), &said, events).await {
+    let remarks = index.map(Index::remarks).unwrap_or_default();
+    if let Some(error) = others.refused(subject, host, (&filled, &set), &remarks, events).await {
         let state = format!("hosts like `{}` find all they need in its cache: {}{proven}", host.name(), summary(&filled.own));
         return Err(error.state(state));
     }
@@ -312,10 +307,10 @@ fn summary(files: &Manifest) -> String {
 }
 
 /// What a resolver that failed could not get. The index knows best; what a cache lacks is what a build would say.
-fn why(error: &RemoteError, said: &[String]) -> Option<String> {
+fn why(error: &RemoteError, remarks: &[Remark]) -> Option<String> {
     let RemoteError::Command { exited, tail, .. } = error else { return None };
-    if let Some(last) = said.last() {
-        return Some(format!("the package index: {last}"));
+    if let Some(why) = package_index::why(remarks, tail).or_else(|| package_index::missing(remarks, tail)) {
+        return Some(why);
     }
     let lacking = recipe::lacking(tail);
     let Some(first) = lacking.first() else { return exited.hint.clone() };
@@ -323,11 +318,11 @@ fn why(error: &RemoteError, said: &[String]) -> Option<String> {
 }
 
 /// Explains why a fill failed. Whatever it was, nobody's cache has changed.
-pub fn plain(host: &Host, step: Step, error: &FillError, said: &[String]) -> Error {
+pub fn plain(host: &Host, step: Step, error: &FillError, remarks: &[Remark]) -> Error {
     let failure = match error {
         FillError::Remote(error) => {
             let failure = failure::remote(host.name(), step, error);
-            let hint = why(error, said).or(failure.hint);
+            let hint = why(error, remarks).or(failure.hint);
             failure::HostFailure { hint, ..failure }
         }
         FillError::Transfer(error) => failure::HostFailure { step, ..failure::transfer(host.name(), error) },

@@ -13,6 +13,7 @@ use crate::event::{Event, Events, Severity, Step};
 use crate::exit::Exit;
 use crate::fleet::each;
 use crate::host::{ConnectError, Host};
+use crate::index::Remark;
 use crate::provision::fill::{FillError, Filled};
 use crate::recipe::{self, Python, Recipe};
 use crate::shelf::{Part, Set};
@@ -140,7 +141,7 @@ impl Others {
     /// Names all kinds.
     #[must_use]
     pub fn named(&self) -> String {
-        self.kinds.iter().map(|kind| kind.python.to_string()).collect::<Vec<_>>().join(" and ")
+        self.kinds.iter().map(|kind| kind.python.to_string()).collect::<Vec<_>>().join(", ")
     }
 
     /// Says whom of the others the cache does not serve, and why; none where it serves all.
@@ -149,7 +150,7 @@ impl Others {
         subject: &Subject<'_>,
         host: &Host,
         (filled, set): (&Filled, &Set),
-        said: &[String],
+        remarks: &[Remark],
         events: &Events,
     ) -> Option<Error> {
         let scene = subject.scene;
@@ -164,7 +165,7 @@ impl Others {
                 continue;
             }
             let why = unavailable(error, &kind.python).unwrap_or_else(|| {
-                let told = plain(host, Step::Fill, error, said);
+                let told = plain(host, Step::Fill, error, remarks);
                 let cause = told.hints.into_iter().next().unwrap_or(told.what);
                 format!("what {} needs cannot be fetched on `{}`: {cause}", kind.python, host.name())
             });

@@ -1,5 +1,6 @@
 //! `cache status`: what a revision needs against what every host has, one round trip a host.
 
+use super::stock::row;
 use super::{Stock, Subject, known_set, look, overrides};
 use crate::cli::{self, Common};
 use crate::command::print;
@@ -9,10 +10,8 @@ use crate::event::Events;
 use crate::exit::Exit;
 use crate::fleet;
 use crate::host::Host;
-use crate::provision::cache as caches;
 use crate::report::cache::{CacheRow, CacheView, OtherKind};
-use crate::shelf::{Part, Set};
-use crate::tree::Kind;
+use crate::shelf::Part;
 
 /// Runs the verb.
 pub async fn status(common: &Common, args: &cli::CacheStatus) -> Result<Exit, Error> {
@@ -64,21 +63,8 @@ async fn view(subject: &Subject<'_>, connected: &fleet::Connected, events: &Even
     let goods =
         stock.goods().map_err(|error| Error::new(Exit::Internal, "list", "the list cannot be packed").caused_by(error.to_string()))?;
     let (looked, misfits) = tokio::join!(look(&own, cache, &goods), stock.misfits(&own));
-    let mut hosts: Vec<CacheRow> = own
-        .iter()
-        .zip(looked.iter().zip(misfits))
-        .map(|(host, (looked, unfit))| match looked {
-            Ok(compared) => CacheRow {
-                host: host.name().to_owned(),
-                files: set.files.totals().0,
-                missing: names(&set, &compared.missing),
-                damaged: names(&set, &compared.differing),
-                unfit,
-                error: None,
-            },
-            Err(error) => CacheRow::unknown(host.name(), error.to_string()),
-        })
-        .collect();
+    let mut hosts: Vec<CacheRow> =
+        own.iter().zip(looked.iter().zip(misfits)).map(|(host, (looked, unfit))| row(host, &set, looked, unfit)).collect();
     let away = connected.unreachable.iter().filter(|(target, _)| subject.is_of(target));
     hosts.extend(away.map(|(target, error)| CacheRow::unknown(&target.name, format!("unreachable: {error}"))));
     let (files, bytes) = set.files.totals();
@@ -107,9 +93,4 @@ async fn view(subject: &Subject<'_>, connected: &fleet::Connected, events: &Even
 fn other_kind(part: &Part) -> OtherKind {
     let kind = part.python.clone().unwrap_or_else(|| part.platform.clone());
     OtherKind { kind, on: part.on.clone(), files: part.files.len() as u64, proven: part.proven }
-}
-
-fn names(set: &Set, ranges: &[(u32, u32)]) -> Vec<String> {
-    let files = caches::entries(&set.files, ranges).into_iter().filter(|entry| matches!(entry.kind, Kind::File { .. }));
-    files.map(|entry| entry.path.to_string()).collect()
 }

@@ -12,6 +12,7 @@ use crate::host::Host;
 use crate::op::Compared;
 use crate::provision::cache::{self as caches, Goods, Supplied};
 use crate::recipe::{self, Python, Recipe};
+use crate::report::cache::CacheRow;
 use crate::shelf::{Part, Set, Shelf};
 use crate::stage::likeness;
 use crate::stage::transfer::TransferError;
@@ -143,6 +144,22 @@ impl Stock<'_> {
         let filled = of_file.and_then(|part| Some((part, part.python.as_ref()?)));
         let why = filled.map_or_else(String::new, |(part, python)| format!("the files were filled on `{}` for {python}, and ", part.on));
         Some(format!("`{file}` is of no use here: {why}this host has {python}"))
+    }
+}
+
+/// What is told of one host's cache.
+pub fn row(host: &Host, set: &Set, looked: &Looked, unfit: Option<String>) -> CacheRow {
+    let names = |ranges: &[(u32, u32)]| caches::entries(&set.files, ranges).iter().map(|entry| entry.path.to_string()).collect();
+    match looked {
+        Ok(compared) => CacheRow {
+            host: host.name().to_owned(),
+            files: set.files.totals().0,
+            missing: names(&compared.missing),
+            damaged: names(&compared.differing),
+            unfit,
+            error: None,
+        },
+        Err(error) => CacheRow::unknown(host.name(), error.to_string()),
     }
 }
 

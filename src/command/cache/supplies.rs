@@ -29,12 +29,11 @@ struct Way<'a> {
 impl<'a> Supplies<'a> {
     /// Finds out what is needed, from the revision that is deployed by default. Not to know it is no failure: there may be none yet.
     pub async fn find(scene: &'a Scene, hosts: &[Host], events: &Events) -> Self {
-        let builds = scene.environment.ways().any(|way| way.build.is_some() && way.cache.is_some());
-        if scene.environment.rev.is_none() || !builds {
+        let takes = |way: &Environment| way.build.as_ref().is_some_and(|build| way.cache.is_some() || build.venv.is_some());
+        if scene.environment.rev.is_none() || !scene.environment.ways().any(takes) {
             return Self { ways: Vec::new() };
         }
-        let what = What { rev: None, expect: None, tree: None, from: None, force: false };
-        let Ok(local) = Material::prepare(&what, scene, events).await else { return Self { ways: Vec::new() } };
+        let Ok(local) = Material::prepare(&What::default(), scene, events).await else { return Self { ways: Vec::new() } };
         let shelf = Shelf::at(&scene.directories.cache);
         let mut ways = Vec::new();
         for environment in scene.environment.ways() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::stock::Looked;
+use super::stock::row;
 use super::{Stock, fill_command, known_set, look, rev_flag};
 use crate::command::material::Material;
 use crate::command::scene::Scene;
@@ -70,21 +70,7 @@ async fn survey_way(
     let can_be_had = |entry: &Entry| {
         shelf.holds(&entry.kind) || lacking.iter().flatten().any(|lacks| lacks.iter().all(|lacked| lacked.path != entry.path))
     };
-    let row = |(host, (looked, unfit)): (&Host, (&Looked, Option<String>))| {
-        let names = |ranges: &[(u32, u32)]| caches::entries(&set.files, ranges).iter().map(|entry| entry.path.to_string()).collect();
-        match looked {
-            Ok(compared) => CacheRow {
-                host: host.name().to_owned(),
-                files: set.files.totals().0,
-                missing: names(&compared.missing),
-                damaged: names(&compared.differing),
-                unfit,
-                error: None,
-            },
-            Err(error) => CacheRow::unknown(host.name(), error.to_string()),
-        }
-    };
-    let rows = hosts.iter().zip(looked.iter().zip(misfits)).map(row).collect();
+    let rows = hosts.iter().zip(looked.iter().zip(misfits)).map(|(host, (looked, unfit))| row(host, &set, looked, unfit)).collect();
     let is_beyond_help = |lacks: &Option<Vec<&Entry>>| lacks.as_ref().is_some_and(|lacks| lacks.iter().any(|entry| !can_be_had(entry)));
     let beyond_help =
         hosts.iter().zip(&lacking).filter(|(_, lacks)| is_beyond_help(lacks)).map(|(host, _)| host.name().to_owned()).collect();

@@ -1,8 +1,6 @@
 //! The virtual environment of a buildout on a host: made of the wheels in the download cache, or through the package index where builds
 //! go there.
 
-use crate::cli::What;
-use crate::command::material::Material;
 use crate::command::package_index;
 use crate::command::scene::Scene;
 use crate::config::environment::{self, Environment, HostPath};
@@ -18,22 +16,16 @@ use crate::stage::remote::{self, RemoteError};
 pub(super) struct Venvs {
     /// Where builds go through the index.
     index: Option<Index>,
-    /// The revision that is deployed by default, where no cache is completed from it anyway.
-    local: Option<Material>,
 }
 
 impl Venvs {
-    /// Opens the index where a virtual environment is made through it. Not to know the revision is no failure: there may be none yet.
+    /// Opens the index where a virtual environment is made through it.
     pub async fn find(scene: &Scene, events: &Events) -> Result<Self, Error> {
         let environment = &scene.environment;
         if !environment.ways().any(is_through_the_index) {
-            return Ok(Self { index: None, local: None });
+            return Ok(Self { index: None });
         }
-        let index = package_index::open(scene, events).await?;
-        let is_supplied = environment.ways().any(|way| way.build.is_some() && way.cache.is_some());
-        let local =
-            if environment.rev.is_some() && !is_supplied { Material::prepare(&What::default(), scene, events).await.ok() } else { None };
-        Ok(Self { index, local })
+        Ok(Self { index: package_index::open(scene, events).await? })
     }
 
     /// What the index would say of its answers.
@@ -41,15 +33,8 @@ impl Venvs {
         self.index.as_ref().map(Index::remarks).unwrap_or_default()
     }
 
-    /// The requirements that the revision pins.
-    fn pins(&self, environment: &Environment) -> Vec<String> {
-        let config = environment.build.as_ref().and_then(|build| build.config.as_deref());
-        let local = self.local.as_ref().zip(config);
-        local.map(|(local, config)| recipe::pinned(config, &|path| local.text(path))).unwrap_or_default()
-    }
-
-    /// Makes the one of a host, or only tells it. One that has another zc.buildout than the revision pins is changed. `pins` are known of
-    /// the cache's revision.
+    /// Makes the one of a host, or only tells it. One that has another zc.buildout than the revision pins is changed. `pins` are empty
+    /// where no revision is known.
     pub async fn make(
         &self,
         environment: &Environment,
@@ -64,7 +49,6 @@ impl Venvs {
             Answer::Probed { paths } => paths.iter().all(|path| matches!(path.kind, PathKind::File | PathKind::Other) && path.executable),
             _ => false,
         };
-        let pins = if pins.is_empty() { self.pins(environment) } else { pins.to_vec() };
         let pinned = pins.iter().find_map(|pin| pin.strip_prefix("zc.buildout=="));
         let line = match (has_buildout, pinned) {
             (true, None) => return Ok(None),
@@ -81,7 +65,7 @@ impl Venvs {
             Some(index) if is_through_the_index(environment) => Some(index.tunnel(host).map_err(RemoteError::Index)?),
             Some(_) | None => None,
         };
-        let wanted = if pins.is_empty() { ["zc.buildout", "setuptools", "wheel"].map(str::to_owned).to_vec() } else { pins };
+        let wanted = if pins.is_empty() { recipe::pinned("", &|_| None) } else { pins.to_vec() };
         let script = ["/bin/sh", "-eu", "-c", recipe::VENV_SCRIPT, "venv"].map(str::to_owned);
         let links = environment.cache.as_ref().map(|cache| format!("{}/dist", cache.on(host.target()))).unwrap_or_default();
         let packages: Vec<(&str, String)> = match &tunnel {
