@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -16,13 +16,15 @@ use crate::exit::Exit;
 use crate::report::{self, Reporter, Written};
 
 const LEFT: &str = "left at once; each host ends what was running and lets its lock go by itself";
+/// Signals so close are one request: `timeout` signals its child and then its group, and a terminal that closes is not the only one to tell.
+const ONE: Duration = Duration::from_millis(100);
 /// How long a terminal or a pipe that takes nothing may keep whoever wants to leave.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Tells everybody who waits that the run shall stop.
 #[derive(Clone, Debug)]
 pub struct Interrupt {
-    asked: watch::Receiver<Option<Exit>>,
+    asked: watch::Receiver<Option<(Exit, Instant)>>,
 }
 
 /// The run that is asked to stop: its views are told, for whatever is written past them they wipe away.
@@ -58,7 +60,7 @@ impl Interrupt {
     }
 
     fn begin(notice: &'static str, run: Option<Asked>) -> Self {
-        let (sender, asked) = watch::channel(None);
+        let (sender, asked) = watch::channel::<Option<(Exit, Instant)>>(None);
         let signals = [
             (SignalKind::interrupt(), Exit::Interrupted),
             (SignalKind::terminate(), Exit::Terminated),
@@ -71,10 +73,14 @@ impl Interrupt {
             tokio::spawn(async move {
                 let (sender, run) = &*shared;
                 while stream.recv().await.is_some() {
-                    if sender.borrow().is_some() {
+                    let first = sender.borrow().map(|(_, at)| at);
+                    if first.is_some_and(|at| at.elapsed() < ONE) {
+                        continue;
+                    }
+                    if first.is_some() {
                         match run {
                             Some(run) => run.leave(exit).await,
-                            None => say(LEFT),
+                            None => say("left at once"),
                         }
                         std::process::exit(i32::from(exit.code()));
                     }
@@ -82,7 +88,7 @@ impl Interrupt {
                         Some(run) => run.stop(notice),
                         None => say(notice),
                     }
-                    sender.send_replace(Some(exit));
+                    sender.send_replace(Some((exit, Instant::now())));
                 }
             });
         }
@@ -92,7 +98,7 @@ impl Interrupt {
     /// Says whether, and how, the run was asked to stop.
     #[must_use]
     pub fn asked(&self) -> Option<Exit> {
-        *self.asked.borrow()
+        self.asked.borrow().map(|(exit, _)| exit)
     }
 
     /// Does `work`, unless the run is asked to stop first: then it is dropped where it is.
@@ -107,7 +113,7 @@ impl Interrupt {
     pub async fn wait(&self) -> Exit {
         let mut asked = self.asked.clone();
         loop {
-            if let Some(exit) = *asked.borrow_and_update() {
+            if let Some((exit, _)) = *asked.borrow_and_update() {
                 return exit;
             }
             if asked.changed().await.is_err() {

@@ -86,6 +86,8 @@ fn builds_that_fail_alike_are_told_once() {
     assert_eq!(told.matches("| no lxml").count(), 1, "{run}");
     assert_eq!(told.matches(", the same as app").count(), 2, "{run}");
     let end = end.replace("  app2| ", "  app1| ").replace("  app3| ", "  app1| ");
+    // On a machine with much to do they do not take the same time; what is told then is seen in the tests of the screens.
+    let end = end.replace("<t> to <t>", "<t>");
     snapbox::assert_data_eq!(
         end,
         str![[r"
