@@ -39,6 +39,14 @@ fn listens(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }
 
+/// The socket that listens on a port of this machine.
+fn listener(port: u16) -> Option<String> {
+    let sockets = fs::read_to_string("/proc/net/tcp").unwrap();
+    let at = format!("0100007F:{port:04X}");
+    let fields = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.into_iter().find(|fields| fields.get(1) == Some(&at.as_str()) && fields[3] == "0A").map(|fields| fields[9].to_owned())
+}
+
 #[test]
 fn hosts_answer_to_the_systems_ssh_under_their_names_and_in_their_own_homes() {
     let Some(mut sandbox) = sandbox_with_a_host() else { return };
@@ -113,14 +121,17 @@ fn a_killed_process_leaves_neither_sshd_nor_files() {
     let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map(Result::unwrap);
     let ready = lines.find_map(|line| line.strip_prefix("ready ").map(str::to_owned)).expect("it has a host");
     let [sshd, port, directory] = ready.split(' ').collect::<Vec<_>>().try_into().unwrap();
-    assert!(listens(port.parse().unwrap()));
+    let port = port.parse().unwrap();
+    assert!(listens(port));
+    let socket = listener(port).unwrap();
     // Taken while it lives: its end is then seen whoever reaps it.
     let sshd = pidfd_open(Pid::from_raw(sshd.parse().unwrap()).unwrap(), PidfdFlags::empty()).unwrap();
     process.kill().unwrap();
     process.wait().unwrap();
     let limit = Timespec { tv_sec: 20, tv_nsec: 0 };
     assert_eq!(poll(&mut [PollFd::new(&sshd, PollFlags::IN)], Some(&limit)).unwrap(), 1, "the sshd goes on");
-    assert!(!listens(port.parse().unwrap()));
+    // The port may be another's by now.
+    assert_ne!(listener(port), Some(socket));
     wait_until_gone(Path::new(directory));
 }
 

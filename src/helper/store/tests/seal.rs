@@ -144,8 +144,9 @@ fn what_could_not_be_written_back_is_out_of_sight_of_whoever_goes_on() {
     let host = Host::new();
     let tree = tree(&[("a", "alpha"), ("d/b", "beta")]);
     host.push("r1", &tree);
-    host.memory.early(&host.root, &id("r1"), |_| Err(std::io::Error::from(rustix::io::Errno::IO)));
+    // Held by whoever seals it: the other thread may take the name away at any time from here.
     let dir = open_release(&host.root, &id("r1")).unwrap();
+    host.memory.early(&host.root, &id("r1"), |_| Err(std::io::Error::from(rustix::io::Errno::IO)));
     assert_eq!(host.memory.sync(&host.root, &id("r1"), &dir), Err(host.memory.lost(&id("r1")).unwrap()));
     // This helper is killed before it marks anything; another one goes on.
     let host = Host { memory: Memory::default(), ..host };
