@@ -104,7 +104,7 @@ impl SandboxHost {
             tries -= 1;
             self.port = free_port(&self.name)?;
             doing("write sshd_config", fs::write(self.config(), self.settings("")))?;
-            match self.restart() {
+            match self.listen() {
                 Err(Error::NotListening { .. }) if tries > 0 => {}
                 result => return result,
             }
@@ -156,7 +156,23 @@ impl SandboxHost {
     }
 
     /// Stops the sshd if it runs, and starts it again on the same port.
+    ///
+    /// What listened there in its place, and is closed, may for a moment be held by a process that another thread of the caller starts:
+    /// until it is another program. The port is the host's, so it is waited for.
     pub fn restart(&self) -> Result<()> {
+        let mut tries = 50;
+        loop {
+            tries -= 1;
+            match self.listen() {
+                Err(Error::NotListening { log, .. }) if tries > 0 && log.contains("Address already in use") => {
+                    thread::sleep(Duration::from_millis(50));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn listen(&self) -> Result<()> {
         self.stop();
         *self.running() = Some(self.launch()?);
         Ok(())

@@ -48,6 +48,20 @@ fn listener(port: u16) -> Option<String> {
 }
 
 #[test]
+fn a_host_that_listens_again_waits_for_its_port() {
+    let Some(sandbox) = sandbox_with_a_host() else { return };
+    let host = sandbox.host("web1").unwrap();
+    host.stop();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", host.port)).unwrap();
+    let holder = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        drop(taken);
+    });
+    host.restart().unwrap();
+    assert!(holder.is_finished() && listens(host.port));
+}
+
+#[test]
 fn hosts_answer_to_the_systems_ssh_under_their_names_and_in_their_own_homes() {
     let Some(mut sandbox) = sandbox_with_a_host() else { return };
     sandbox.add_host("web2").unwrap();
